@@ -1,0 +1,1 @@
+"""An operator: its process, its API, its spool and its checks."""
