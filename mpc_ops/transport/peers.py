@@ -69,7 +69,7 @@ class LinkTimings:
     send_s: float = 60.0
     """A send that makes no progress for this long breaks the link (also what frees two sides that both only send)."""
     backoff_first_s: float = 0.2
-    backoff_cap_s: float = 15.0
+    backoff_cap_s: float = 5.0
     skew_s: float = 60.0
     close_s: float = 2.0
 

@@ -1,0 +1,256 @@
+"""The plaintext oracle of the demo: one DuckDB query over the union of all owners' books.
+
+It is what nobody in the federation can do, and exists in the demo and the tests alone: it reads every owner's store,
+applies the same Gate, translation and totals in SQL, and `exact_match` compares the published table with it to the cent.
+It shares no code with the product: the product's Gate works on arrays, this one on sets of rows.
+
+The Gate (unit customer, minimum k), per entity and slice (the month; the same month of the prior year):
+
+1. a leaf (segment x product line) with 1..k-1 distinct customers moves to its segment's *not allocated* cell;
+2. a segment's not-allocated cell that then holds 1..k-1 moves up to the top's;
+3. if the top's then holds 1..k-1, it absorbs the smallest remaining cells (fewest customers, then segment, then product
+   line; a segment's not-allocated cell is one of them, with an empty product line) until it holds at least k;
+4. an entity with fewer than k customers in the slice contributes nothing to it.
+
+Step 3 needs no loop: cells are ranked, a customer counts at the first rank that brings it in (the top's own at rank 0),
+and the running sum over the ranks is the size of the union so far; absorption stops at the first rank that reaches k.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from infra.demo.data import ENTITIES, PRODUCT_LINES, SEGMENTS, Store, read_store
+from infra.demo.reference import month_bounds, prior_year
+
+__all__ = ["MEASURES", "GatedLeaf", "OracleRow", "differences", "exact_match", "gate_map", "lines_of", "report"]
+
+MEASURES = (
+    "revenue", "margin", "lines", "customers",
+    "revenue_py", "margin_py", "lines_py", "customers_py",
+    "revenue_py_cc", "margin_py_cc",
+)  # fmt: skip
+
+# In places, the empty name stands for "not allocated" and NULL for a total. No text from data enters any query below.
+_GATE_SQL = """
+WITH counted AS (
+  SELECT entity, slice, segment, product_line, COUNT(DISTINCT customer) AS n FROM lines GROUP BY ALL
+), first_move AS (
+  SELECT l.*, c.n AS leaf_n, CASE WHEN c.n < $k THEN '' ELSE l.product_line END AS line_1
+  FROM lines l JOIN counted c USING (entity, slice, segment, product_line)
+), in_segment AS (
+  SELECT entity, slice, segment, COUNT(DISTINCT customer) AS n FROM first_move WHERE line_1 = '' GROUP BY ALL
+), second_move AS (
+  SELECT f.*, CASE WHEN f.line_1 = '' AND s.n < $k THEN '' ELSE f.segment END AS segment_2
+  FROM first_move f LEFT JOIN in_segment s USING (entity, slice, segment)
+), cell AS (
+  SELECT entity, slice, segment_2, line_1, COUNT(DISTINCT customer) AS n FROM second_move GROUP BY ALL
+), ranked AS (
+  SELECT *, CASE WHEN segment_2 = '' THEN 0
+            ELSE ROW_NUMBER() OVER (PARTITION BY entity, slice, segment_2 = '' ORDER BY n, segment_2, line_1) END AS rank
+  FROM cell
+), arrives AS (
+  SELECT entity, slice, customer, MIN(rank) AS rank
+  FROM second_move JOIN ranked USING (entity, slice, segment_2, line_1) GROUP BY ALL
+), united AS (
+  SELECT entity, slice, rank, SUM(COUNT(*)) OVER (PARTITION BY entity, slice ORDER BY rank) AS n FROM arrives GROUP BY entity, slice, rank
+), absorbed AS (
+  SELECT entity, slice, MIN(rank) AS up_to FROM united
+  WHERE n >= $k AND (entity, slice) IN (SELECT (entity, slice) FROM cell WHERE segment_2 = '') GROUP BY ALL
+), whole AS (
+  SELECT entity, slice, COUNT(DISTINCT customer) AS n FROM lines GROUP BY ALL
+), gated AS (
+  SELECT m.entity, m.slice, m.customer, m.revenue, m.cost, m.segment, m.product_line, m.leaf_n,
+         CASE WHEN r.rank <= COALESCE(a.up_to, -1) THEN '' ELSE m.segment_2 END AS to_segment,
+         CASE WHEN r.rank <= COALESCE(a.up_to, -1) THEN '' ELSE m.line_1 END AS to_line
+  FROM second_move m JOIN ranked r USING (entity, slice, segment_2, line_1) LEFT JOIN absorbed a USING (entity, slice)
+  JOIN whole w USING (entity, slice) WHERE w.n >= $k
+)
+"""
+
+_REPORT_SQL = """
+, subtotal AS (
+  SELECT entity, slice, to_segment, to_line, COUNT(*) AS n, SUM(revenue) AS revenue, SUM(cost) AS cost FROM gated GROUP BY ALL
+), translated AS (
+  SELECT s.*, gc(s.revenue, own.rate) AS rev, gc(s.revenue, own.rate) - gc(s.cost, own.rate) AS margin,
+         gc(s.revenue, cur.rate) AS rev_cc, gc(s.revenue, cur.rate) - gc(s.cost, cur.rate) AS margin_cc
+  FROM subtotal s JOIN fx own USING (entity, slice) JOIN fx cur ON cur.entity = s.entity AND cur.slice = 'month'
+), amount AS (
+  SELECT to_segment, to_line, {amounts} FROM translated GROUP BY ROLLUP (to_segment, to_line)
+), people AS (
+  SELECT to_segment, to_line, {people} FROM (
+    SELECT entity, slice, to_segment, to_line, COUNT(DISTINCT customer) AS n FROM gated GROUP BY entity, slice, ROLLUP (to_segment, to_line)
+  ) GROUP BY to_segment, to_line
+)
+SELECT f.segment, f.product_line, {columns}
+FROM frame f LEFT JOIN amount a ON a.to_segment IS NOT DISTINCT FROM f.segment AND a.to_line IS NOT DISTINCT FROM f.product_line
+LEFT JOIN people p ON p.to_segment IS NOT DISTINCT FROM f.segment AND p.to_line IS NOT DISTINCT FROM f.product_line
+ORDER BY f.position
+"""
+
+_AMOUNTS = {
+    "revenue": ("rev", "month"), "margin": ("margin", "month"), "lines": ("n", "month"),
+    "revenue_py": ("rev", "prior"), "margin_py": ("margin", "prior"), "lines_py": ("n", "prior"),
+    "revenue_py_cc": ("rev_cc", "prior"), "margin_py_cc": ("margin_cc", "prior"),
+}  # fmt: skip
+_PEOPLE = {"customers": ("n", "month"), "customers_py": ("n", "prior")}
+
+# amount in minor units x rate in 1e-8, half-even to the minor unit; % follows the dividend's sign, hence the second one.
+_GC_MACRO = """
+CREATE MACRO gc(amount, rate) AS (
+  SELECT q + CASE WHEN 2 * m > 100000000 OR (2 * m = 100000000 AND q % 2 <> 0) THEN 1 ELSE 0 END
+  FROM (SELECT (n - m) // 100000000 AS q, m FROM (
+    SELECT n, (n % 100000000 + 100000000) % 100000000 AS m FROM (SELECT CAST(amount AS HUGEINT) * CAST(rate AS HUGEINT) AS n)))
+)
+"""
+
+
+@dataclass(frozen=True)
+class OracleRow:
+    """A row of the report: names as printed on the axis, `""` for not allocated, None for a total.
+
+    Attributes:
+        segment, product_line: the row's place.
+        values: one integer per name of `MEASURES`; amounts in cents of the group currency.
+    """
+
+    segment: str | None
+    product_line: str | None
+    values: Mapping[str, int]
+
+
+class GatedLeaf(NamedTuple):
+    """A leaf of one entity and slice (`month` or `prior`) with its number of distinct customers."""
+
+    entity: str
+    slice: str
+    segment: str
+    product_line: str
+    customers: int
+
+
+def _frame() -> list[tuple[int, str | None, str | None]]:
+    """Every row of the report in printing order, whether or not anything falls into it."""
+    rows: list[tuple[str | None, str | None]] = []
+    for segment in SEGMENTS:
+        rows += [*((segment, line) for line in PRODUCT_LINES), (segment, ""), (segment, None)]
+    rows += [("", ""), (None, None)]
+    return [(position, *row) for position, row in enumerate(rows)]
+
+
+def lines_of(stores: Sequence[Store], period: str) -> pa.Table:
+    """Return the union of all owners' lines of `period` and its prior year: entity, slice, place, customer, cents."""
+    parts = []
+    with closing(duckdb.connect()) as db:
+        for store in stores:
+            for name, month in (("month", period), ("prior", prior_year(period))):
+                table = read_store(store, *month_bounds(month))
+                db.register("own", table)
+                parts.append(
+                    db.sql(
+                        "SELECT $entity AS entity, $slice AS slice, segment, product_line, customer_uid AS customer, "
+                        "CAST(revenue_lc * 100 AS BIGINT) AS revenue, CAST(cost_lc * 100 AS BIGINT) AS cost FROM own",
+                        params={"entity": store.entity, "slice": name},
+                    ).to_arrow_table()
+                )
+                db.unregister("own")
+    return pa.concat_tables(parts)
+
+
+def report(
+    lines: pa.Table,
+    period: str,
+    rates: Mapping[str, Mapping[str, Mapping[str, str]]],
+    *,
+    currencies: Mapping[str, str] | None = None,
+    k: int = 10,
+) -> list[OracleRow]:
+    """Compute the whole report table of `period` from plaintext.
+
+    Args:
+        lines: as `lines_of` returns.
+        period: the month, for example `2026-03`.
+        rates: `reference.rates()`; needs the month and the same month of the prior year.
+        currencies: currency of each entity; the demo's by default.
+        k: fewest distinct customers a published cell of an entity may stand for.
+
+    Returns:
+        25 leaves, a not-allocated row and a total per segment, the top's not-allocated row and the grand total.
+    """
+    own = currencies or {e.name: e.currency for e in ENTITIES}
+    months = {"month": period, "prior": prior_year(period)}
+    fx = [
+        (entity, slot, int(Decimal(rates[month][code]["avg_rate"]).scaleb(8)))
+        for entity, code in own.items()
+        for slot, month in months.items()
+    ]
+    pick = "CAST(COALESCE(SUM({0}) FILTER (slice = '{1}'), 0) AS BIGINT) AS {2}"
+    query = _GATE_SQL + _REPORT_SQL.format(
+        amounts=", ".join(pick.format(*source, name) for name, source in _AMOUNTS.items()),
+        people=", ".join(pick.format(*source, name) for name, source in _PEOPLE.items()),
+        columns=", ".join(f"COALESCE({name}, 0)" for name in MEASURES),
+    )
+    with closing(duckdb.connect()) as db:
+        db.execute(_GC_MACRO)
+        db.execute("CREATE TABLE fx (entity VARCHAR, slice VARCHAR, rate BIGINT)")
+        db.executemany("INSERT INTO fx VALUES (?, ?, ?)", fx)
+        db.execute("CREATE TABLE frame (position INTEGER, segment VARCHAR, product_line VARCHAR)")
+        db.executemany("INSERT INTO frame VALUES (?, ?, ?)", _frame())
+        db.register("lines", lines)
+        rows = db.execute(query, {"k": k}).fetchall()
+    return [OracleRow(row[0], row[1], dict(zip(MEASURES, row[2:], strict=True))) for row in rows]
+
+
+def gate_map(lines: pa.Table, k: int = 10) -> dict[GatedLeaf, tuple[str, str]]:
+    """Tell where each leaf's lines went: itself, `(segment, "")` or `("", "")`; leaves of dropped entities are absent.
+
+    For the people who test the demo: which cell of which owner moved is known to that owner alone.
+    """
+    query = (
+        _GATE_SQL
+        + "SELECT DISTINCT entity, slice, segment, product_line, leaf_n, to_segment, to_line FROM gated ORDER BY ALL"
+    )  # noqa: S608
+    with closing(duckdb.connect()) as db:
+        db.register("lines", lines)
+        rows = db.execute(query, {"k": k}).fetchall()
+    return {GatedLeaf(*row[:5]): (row[5], row[6]) for row in rows}
+
+
+def differences(
+    rows: Sequence[OracleRow], published: Mapping[tuple[str | None, str | None], Mapping[str, int]]
+) -> list[str]:
+    """Compare a published table with the oracle's.
+
+    Args:
+        rows: the oracle's rows.
+        published: `{(segment, product_line): {measure: integer}}`, places named as in `OracleRow`.
+
+    Returns:
+        One line per difference, naming row and measure but no figure; empty if the two agree exactly.
+    """
+    found = []
+    expected = {(row.segment, row.product_line): row.values for row in rows}
+    for place in sorted(expected.keys() | published.keys(), key=repr):
+        here, there = expected.get(place), published.get(place)
+        if here is None or there is None:
+            found.append(
+                f"{json.dumps(place)}: row is missing {'in the oracle' if here is None else 'in the published table'}"
+            )
+            continue
+        found += [f"{json.dumps(place)}: {name} differs" for name in MEASURES if here[name] != there.get(name)]
+    return found
+
+
+def exact_match(
+    rows: Sequence[OracleRow], published: Mapping[tuple[str | None, str | None], Mapping[str, int]]
+) -> bool:
+    """Return whether the published table equals the oracle's in every row and measure, to the cent."""
+    return not differences(rows, published)

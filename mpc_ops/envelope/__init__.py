@@ -1,0 +1,1 @@
+"""What carries every statement between parties: canonical bytes, identity keys, signed envelopes, sealed boxes."""

@@ -1,0 +1,57 @@
+"""Strict decoding of JSON from other parties into frozen msgspec structs.
+
+`decode` insists on canonical bytes, known members and declared types and bounds; `encode` gives the canonical bytes back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from mpc_ops.envelope.canonical import canonical_bytes, parse_canonical
+from mpc_ops.errors import ConfigError
+
+__all__ = ["Model", "decode", "encode", "from_plain", "to_plain"]
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every file and message that travels: immutable, no unknown members."""
+
+
+M = TypeVar("M")
+
+
+def to_plain(value: msgspec.Struct) -> dict[str, Any]:
+    """Return the JSON-able form of a struct (a new dict)."""
+    plain: dict[str, Any] = msgspec.to_builtins(value, str_keys=True)
+    return plain
+
+
+def from_plain(value: Any, kind: type[M], *, what: str) -> M:
+    """Convert a parsed JSON value into `kind`; raise ConfigError SCHEMA_INVALID naming the member, never its value."""
+    try:
+        return msgspec.convert(value, type=kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            "SCHEMA_INVALID", f"{what} does not have the form it must have", got=_without_value(error)
+        ) from None
+
+
+def decode(data: bytes, kind: type[M], *, what: str, limit_bytes: int = 1 << 20) -> M:
+    """Decode canonical JSON bytes into `kind`; raises ConfigError JSON_INVALID or SCHEMA_INVALID."""
+    return from_plain(parse_canonical(data, limit_bytes=limit_bytes), kind, what=what)
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Return the canonical bytes of a struct."""
+    return canonical_bytes(to_plain(value))
+
+
+def _without_value(error: msgspec.ValidationError) -> str:
+    # msgspec quotes the offending value only for enums and literals: "Invalid enum value 'x' - at `$.y`".
+    text = str(error)
+    if text.startswith("Invalid enum value"):
+        _, _, place = text.partition(" - ")
+        return f"a word that is not in the closed list {place}".strip()
+    return text

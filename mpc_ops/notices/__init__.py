@@ -1,0 +1,1 @@
+"""Notices: the closed list of signed statements that travel between parties (coordination.md, "Notices")."""
