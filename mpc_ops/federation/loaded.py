@@ -230,46 +230,54 @@ def _load_pack(folder: Path, name: str, digest: str) -> RulePack:
 
 def check_terms(terms: FederationTerms) -> None:
     """Check references and counts inside terms; raise ConfigError FEDERATION_INVALID with the reason."""
-
-    def refuse(why: str) -> ConfigError:
-        return ConfigError("FEDERATION_INVALID", why, ids={"federation": terms.name})
-
     if decode(encode(terms), FederationTerms, what="federation terms", limit_bytes=_LIMIT_BYTES) != terms:
-        raise refuse("terms do not survive their own canonical form")
+        raise _refuse(terms, "terms do not survive their own canonical form")
     names = [*terms.operators, *terms.recipients, *terms.authors]
     if len(set(names)) != len(names):
-        raise refuse("one name stands for two parties")
+        raise _refuse(terms, "one name stands for two parties")
     for name in (*names, *terms.clusters, *terms.regions, *terms.datasets):
         check_name(name, "name in federation terms")
-    for code, jurisdiction in terms.jurisdictions.items():
-        if not set(jurisdiction.rule_packs) <= set(terms.rule_packs):
-            raise refuse(f"jurisdiction {code} names a rule pack that is not in the terms")
-    for name, operator in terms.operators.items():
-        if operator.jurisdiction not in terms.jurisdictions:
-            raise refuse(f"operator {name} sits in an unknown jurisdiction")
+    _check_jurisdictions(terms)
     for name, cluster in terms.clusters.items():
-        if len(set(cluster.operators)) != len(cluster.operators) or not set(cluster.operators) <= set(terms.operators):
-            raise refuse(f"cluster {name} does not name three different known operators")
-        seats = {terms.operators[operator].jurisdiction for operator in cluster.operators}
-        organisations = {terms.operators[operator].organisation for operator in cluster.operators}
-        if len(organisations) != len(cluster.operators):
-            raise refuse(f"cluster {name} has two operators of one organisation")
-        if cluster.kind == "group" and len(seats) != len(cluster.operators):
-            raise refuse(f"group cluster {name} must sit in three jurisdictions")
+        _check_cluster(terms, name, cluster)
     for name, region in terms.regions.items():
-        cluster_found = terms.clusters.get(region.cluster)
-        if cluster_found is None or cluster_found.kind != "region":
-            raise refuse(f"region {name} has no region cluster")
-        if not set(region.jurisdictions) <= set(terms.jurisdictions):
-            raise refuse(f"region {name} names an unknown jurisdiction")
-        if not {terms.operators[operator].jurisdiction for operator in cluster_found.operators} <= set(
-            region.jurisdictions
-        ):
-            raise refuse(f"an operator of region {name} sits outside it")
+        _check_region(terms, name, region)
     for name, contract in terms.datasets.items():
         if contract.name != name:
-            raise refuse(f"dataset {name} has a contract with another name")
+            raise _refuse(terms, f"dataset {name} has a contract with another name")
         check_contract(contract)
-    for name, recipient in terms.recipients.items():
-        if recipient.jurisdiction not in terms.jurisdictions:
-            raise refuse(f"recipient {name} sits in an unknown jurisdiction")
+
+
+def _refuse(terms: FederationTerms, why: str) -> ConfigError:
+    return ConfigError("FEDERATION_INVALID", why, ids={"federation": terms.name})
+
+
+def _check_jurisdictions(terms: FederationTerms) -> None:
+    for code, jurisdiction in terms.jurisdictions.items():
+        if not set(jurisdiction.rule_packs) <= set(terms.rule_packs):
+            raise _refuse(terms, f"jurisdiction {code} names a rule pack that is not in the terms")
+    for kind, parties in (("operator", terms.operators), ("recipient", terms.recipients)):
+        for name, party in parties.items():
+            if party.jurisdiction not in terms.jurisdictions:
+                raise _refuse(terms, f"{kind} {name} sits in an unknown jurisdiction")
+
+
+def _check_cluster(terms: FederationTerms, name: str, cluster: Cluster) -> None:
+    operators = set(cluster.operators)
+    if len(operators) != len(cluster.operators) or not operators <= set(terms.operators):
+        raise _refuse(terms, f"cluster {name} does not name three different known operators")
+    if len({terms.operators[operator].organisation for operator in operators}) != len(operators):
+        raise _refuse(terms, f"cluster {name} has two operators of one organisation")
+    seats = {terms.operators[operator].jurisdiction for operator in operators}
+    if cluster.kind == "group" and len(seats) != len(operators):
+        raise _refuse(terms, f"group cluster {name} must sit in three jurisdictions")
+
+
+def _check_region(terms: FederationTerms, name: str, region: Region) -> None:
+    cluster = terms.clusters.get(region.cluster)
+    if cluster is None or cluster.kind != "region":
+        raise _refuse(terms, f"region {name} has no region cluster")
+    if not set(region.jurisdictions) <= set(terms.jurisdictions):
+        raise _refuse(terms, f"region {name} names an unknown jurisdiction")
+    if not {terms.operators[operator].jurisdiction for operator in cluster.operators} <= set(region.jurisdictions):
+        raise _refuse(terms, f"an operator of region {name} sits outside it")
