@@ -1,0 +1,57 @@
+# Two commands are enough: `make demo` and `make test`. Both set up everything first.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONUNBUFFERED := 1
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint fmt types layers up down lock vectors bench docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY) ## make .venv from the hash-locked requirements
+
+$(READY): requirements.lock requirements-bootstrap.lock pyproject.toml mpc_ops/pyproject.toml infra/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup.sh
+	@touch $(READY)
+
+demo: $(READY) ## run the first group report, three months, on real servers
+	@$(BIN)/python infra/demo/run.py $(if $(SCHEDULERS),--schedulers,)
+
+test: $(READY) ## run every test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## style, types and layering
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fmt: $(READY) ## format the sources
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix-only .
+
+up: $(READY) ## start real schedulers and web pages of two sites on loopback
+	@$(BIN)/python infra/demo/up.py up
+
+down: $(READY) ## stop what `make up` started
+	@$(BIN)/python infra/demo/up.py down
+
+lock: ## resolve requirements.in again into requirements.lock (all platforms, Python 3.11 to 3.14)
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header requirements.in -o requirements.lock
+	@$(BIN)/python infra/bootstrap_lock.py
+
+vectors: $(READY) ## write the test vectors again
+	@$(BIN)/python tests/vectors/make_vectors.py
+
+bench: $(READY) ## measure bytes, rounds and seconds, as JSON
+	@$(BIN)/python tests/benchmarks/bench_core.py
+
+clean: ## remove what setup, tests and the demo made
+	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
