@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 from mpc_ops.session.messages import MAX_ATTEMPT, Accept, Committed, Failed, Prepare
 from mpc_ops.session.states import (
+    PHASES,
     Announce,
     Ask,
     BeginAttempt,
@@ -21,7 +22,6 @@ from mpc_ops.session.states import (
     DropAttempt,
     EraseSession,
     Expire,
-    PHASES,
     PeerAccept,
     PeerCommitted,
     PeerDigest,

@@ -10,6 +10,7 @@ import msgspec
 from mpc_ops.session.messages import MAX_ATTEMPT, Accept, Committed, Failed, Message, Prepare
 
 __all__ = [
+    "PHASES",
     "Announce",
     "Ask",
     "BeginAttempt",
@@ -18,7 +19,6 @@ __all__ = [
     "EraseSession",
     "Expire",
     "LinkDigests",
-    "PHASES",
     "PeerAccept",
     "PeerCommitted",
     "PeerDigest",
