@@ -96,6 +96,8 @@ LEFT JOIN people p ON p.to_segment IS NOT DISTINCT FROM f.segment AND p.to_line 
 ORDER BY f.position
 """
 
+_MOVES_SQL = "SELECT DISTINCT entity, slice, segment, product_line, leaf_n, to_segment, to_line FROM gated ORDER BY ALL"
+
 _AMOUNTS = {
     "revenue": ("rev", "month"), "margin": ("margin", "month"), "lines": ("n", "month"),
     "revenue_py": ("rev", "prior"), "margin_py": ("margin", "prior"), "lines_py": ("n", "prior"),
@@ -214,10 +216,7 @@ def gate_map(lines: pa.Table, k: int = 10) -> dict[GatedLeaf, tuple[str, str]]:
 
     For the people who test the demo: which cell of which owner moved is known to that owner alone.
     """
-    query = (
-        _GATE_SQL
-        + "SELECT DISTINCT entity, slice, segment, product_line, leaf_n, to_segment, to_line FROM gated ORDER BY ALL"
-    )  # noqa: S608
+    query = _GATE_SQL + _MOVES_SQL
     with closing(duckdb.connect()) as db:
         db.register("lines", lines)
         rows = db.execute(query, {"k": k}).fetchall()

@@ -186,7 +186,7 @@ def _patterns(texts: Iterable[str], integers: Iterable[int]) -> set[bytes]:
 
 
 def find_secrets(where: bytes | Path | Iterable[Path], secrets: Secrets) -> list[str]:
-    """Search bytes, a file or all files below folders for secrets.
+    """Search bytes, a file or all files below folders for secrets. Compressed files must be opened first.
 
     Returns:
         One line per find (`file: pattern`), sorted; empty if nothing leaked.

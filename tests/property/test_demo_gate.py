@@ -1,0 +1,37 @@
+"""The oracle's Gate in SQL equals the brute-force Gate on random owners, customers shared between cells included."""
+
+from collections import defaultdict
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.demo.oracle import gate_map
+from tests.support.gate_reference import gate, level_counts
+
+LINE = st.tuples(st.sampled_from("RST"), st.sampled_from("ABC"), st.integers(0, 14).map(str))
+OWNERS = st.lists(st.lists(LINE, min_size=1, max_size=40), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(owners=OWNERS, k=st.integers(1, 9))
+def test_sql_gate_equals_brute_force(owners, k):
+    rows = [(f"o{n:02}", "month", *line, 1, 1) for n, owner in enumerate(owners) for line in owner]
+    names = ("entity", "slice", "segment", "product_line", "customer", "revenue", "cost")
+    found = defaultdict(dict)
+    for leaf, place in gate_map(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), k).items():
+        found[leaf.entity][leaf.segment, leaf.product_line] = place
+    for n, owner in enumerate(owners):
+        assert found[f"o{n:02}"] == gate(owner, k)
+
+
+@settings(max_examples=200, deadline=None)
+@given(owner=st.lists(LINE, max_size=40), k=st.integers(1, 9))
+def test_no_published_cell_stands_for_fewer_than_k_customers(owner, k):
+    to = gate(owner, k)
+    counts = level_counts(owner, k)
+    assert all(count >= k for count in counts.values())
+    total = len({customer for _, _, customer in owner})
+    assert bool(to) == (total >= k and total > 0)
+    if to:
+        assert counts[None, None] == total
