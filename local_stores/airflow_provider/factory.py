@@ -144,7 +144,6 @@ def _dag(
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": dt.timedelta(seconds=settings.max_retry_delay_s),
         },
-        is_paused_upon_creation=False,
     )
 
 
