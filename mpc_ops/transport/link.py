@@ -10,6 +10,7 @@ then       messages both ways, PING every ping_s answered by PONG, BYE before a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from mpc_ops.errors import ComityError, PeerProtocolError, PeerUnavailable
@@ -84,7 +85,8 @@ class Link:
                 except ComityError as error:
                     await self.refuse(error)
                     raise
-                await self.send(Kind.READY, b"")
+                with contextlib.suppress(PeerUnavailable):  # a peer that closed has left its REFUSE to be read
+                    await self.send(Kind.READY, b"")
                 await self._expect(Kind.READY)
         except _NETWORK_ERRORS as error:
             raise explain(error, self.peer) from None

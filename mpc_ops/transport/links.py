@@ -97,8 +97,10 @@ class LinkManager:
         self._installing = {party: asyncio.Lock() for party in self._peers}
         self._greeting = dict.fromkeys(self._peers, 0)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._acceptor: asyncio.Task[None] | None = None
         self._unproven = 0
         self._socket: socket.socket | None = None
+        self._port: int | None = None
         self._closing = False
         self._closed = asyncio.Event()
         self._bug: BaseException | None = None
@@ -108,9 +110,9 @@ class LinkManager:
     @property
     def port(self) -> int:
         """Port in use; valid after `start`."""
-        if self._socket is None:
+        if self._port is None:
             raise RuntimeError("the link manager is not started")
-        return int(self._socket.getsockname()[1])
+        return self._port
 
     async def start(self) -> None:
         """Bind, listen and begin to dial.
@@ -127,7 +129,8 @@ class LinkManager:
                 "PORT_UNAVAILABLE", "the port for party links cannot be used", got=f"{host}:{port}, errno {error.errno}"
             ) from None
         self._socket.setblocking(False)
-        self._spawn(self._accept_loop(self._socket), "links-accept")
+        self._port = int(self._socket.getsockname()[1])
+        self._acceptor = self._spawn(self._accept_loop(self._socket), "links-accept")
         for party, peer in self._peers.items():
             if peer.dial:
                 self._spawn(self._dial_loop(party, peer), f"links-dial-{party}")
@@ -172,8 +175,7 @@ class LinkManager:
         """Say BYE to every peer, close all sockets and end all tasks."""
         if not self._closing:
             self._closing = True
-            if self._socket is not None:
-                self._socket.close()
+            await self._stop_listening()
             await asyncio.gather(*(self._end(link) for link in list(self._links.values())))
             tasks = [task for task in self._tasks if task is not asyncio.current_task()]
             for task in tasks:
@@ -188,6 +190,13 @@ class LinkManager:
         if self._bug is not None:
             raise self._bug
 
+    async def _stop_listening(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.cancel()
+            await asyncio.gather(self._acceptor, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
+
     async def _end(self, link: Link) -> None:
         await link.say_bye()
         try:
@@ -196,10 +205,11 @@ class LinkManager:
         except TimeoutError:
             _log.warning("a message of %s was not finished before closing", link.peer)
 
-    def _spawn(self, work: asyncio._CoroutineLike[None], name: str) -> None:
+    def _spawn(self, work: asyncio._CoroutineLike[None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
