@@ -4,6 +4,9 @@ It is what nobody in the federation can do, and exists in the demo and the tests
 applies the same Gate, translation and totals in SQL, and `exact_match` compares the published table with it to the cent.
 It shares no code with the product: the product's Gate works on arrays, this one on sets of rows.
 
+An entity's subtotal of a cell is translated once, half-even to the cent: of its revenue, and of its margin (revenue less
+cost). Totals of amounts and lines are sums of cells; customers are counted distinct per entity at every level.
+
 The Gate (unit customer, minimum k), per entity and slice (the month; the same month of the prior year):
 
 1. a leaf (segment x product line) with 1..k-1 distinct customers moves to its segment's *not allocated* cell;
@@ -80,8 +83,8 @@ _REPORT_SQL = """
 , subtotal AS (
   SELECT entity, slice, to_segment, to_line, COUNT(*) AS n, SUM(revenue) AS revenue, SUM(cost) AS cost FROM gated GROUP BY ALL
 ), translated AS (
-  SELECT s.*, gc(s.revenue, own.rate) AS rev, gc(s.revenue, own.rate) - gc(s.cost, own.rate) AS margin,
-         gc(s.revenue, cur.rate) AS rev_cc, gc(s.revenue, cur.rate) - gc(s.cost, cur.rate) AS margin_cc
+  SELECT s.*, gc(s.revenue, own.rate) AS rev, gc(s.revenue - s.cost, own.rate) AS margin,
+         gc(s.revenue, cur.rate) AS rev_cc, gc(s.revenue - s.cost, cur.rate) AS margin_cc
   FROM subtotal s JOIN fx own USING (entity, slice) JOIN fx cur ON cur.entity = s.entity AND cur.slice = 'month'
 ), amount AS (
   SELECT to_segment, to_line, {amounts} FROM translated GROUP BY ROLLUP (to_segment, to_line)

@@ -167,11 +167,8 @@ def secrets_of(
                 integers.update((revenue, cost, revenue - cost))
                 for at in (month, period):
                     rate = Decimal(rates[at][own[store.entity]]["avg_rate"])
-                    there = [
-                        int((Decimal(amount) * rate).quantize(Decimal(1), ROUND_HALF_EVEN))
-                        for amount in (revenue, cost)
-                    ]
-                    integers.update((*there, there[0] - there[1]))
+                    amounts = (revenue, cost, revenue - cost)
+                    integers.update(int((amount * rate).quantize(Decimal(1), ROUND_HALF_EVEN)) for amount in amounts)
     large = frozenset(value for value in integers if abs(value) >= lowest)
     return Secrets(frozenset(texts), large, frozenset(_patterns(texts, large)))
 

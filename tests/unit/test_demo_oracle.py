@@ -118,10 +118,9 @@ def by_hand(stores, period, rate_table, k):
             figures = {f"lines{tail}": cell_sums["lines"]}
             for suffix, rate_month in {(tail, month)} | ({("_py_cc", period)} if at == "prior" else set()):
                 rate = Decimal(rate_table[rate_month][currency[entity]]["avg_rate"])
-                revenue, cost = (
-                    int((cell_sums[name] * rate).quantize(Decimal(1), ROUND_HALF_EVEN)) for name in ("revenue", "cost")
-                )
-                figures |= {f"revenue{suffix}": revenue, f"margin{suffix}": revenue - cost}
+                both = (cell_sums["revenue"], cell_sums["revenue"] - cell_sums["cost"])
+                revenue, margin = (int((amount * rate).quantize(Decimal(1), ROUND_HALF_EVEN)) for amount in both)
+                figures |= {f"revenue{suffix}": revenue, f"margin{suffix}": margin}
             for target in {place, (place[0], None), (None, None)} - {("", None)}:
                 out[target].update(figures)
         for place, count in level_counts(keys, k).items():
