@@ -37,6 +37,8 @@ class Purpose(StrEnum):
     LEDGER = "comity/ledger/v1"
     RESULT = "comity/result/v1"
     CROSS = "comity/cross/v1"
+    ATTESTATION = "comity/attestation/v1"
+    EVIDENCE = "comity/evidence/v1"
 
 
 class IdentityPublicKey:
