@@ -1,0 +1,149 @@
+"""Messages between operators beside the session's own: notices held and wanted, claims of holders, confirmations.
+
+MessagePack structs with a `type` field on links of kind SYNC; crossing frames travel on kind FRAME. Everything is
+length-checked and schema-checked; the sender is the authenticated end of the link.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from mpc_ops.errors import PeerProtocolError
+
+__all__ = [
+    "MAX_ANNOUNCED",
+    "CrossFrame",
+    "Crossed",
+    "ExtractCopy",
+    "ExtractHeld",
+    "FilingClaim",
+    "Have",
+    "LedgerHead",
+    "SyncMessage",
+    "Want",
+    "decode_cross",
+    "decode_sync",
+    "encode_sync",
+]
+
+MAX_ANNOUNCED = 50_000
+_MAX_SYNC_BYTES = 40 << 20
+_MAX_CROSS_BYTES = 64 << 20
+
+_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+_Period = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9][A-Z0-9-]{2,15}$")]
+_Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+
+
+class _Sync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", kw_only=True):
+    """Base of the messages."""
+
+
+class Have(_Sync, frozen=True, forbid_unknown_fields=True, tag="have", kw_only=True):
+    """I hold these notices (raw SHA-256 digests)."""
+
+    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1, max_length=MAX_ANNOUNCED)]
+
+
+class Want(_Sync, frozen=True, forbid_unknown_fields=True, tag="want", kw_only=True):
+    """Send me these notices."""
+
+    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1, max_length=MAX_ANNOUNCED)]
+
+
+class FilingClaim(_Sync, frozen=True, forbid_unknown_fields=True, tag="claim", kw_only=True):
+    """My part of this take is here, opens, and fits the commitments of the notice named; `ask` requests yours."""
+
+    plan: _Hex
+    period: _Period
+    owner: _Name
+    edition: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    take: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    notice: _Hex
+    ask: bool = False
+
+
+class Crossed(_Sync, frozen=True, forbid_unknown_fields=True, tag="crossed", kw_only=True):
+    """Your crossing frame of this run lies on my disk; `digest` is that of the sealed frame."""
+
+    run_id: _Hex
+    cluster: _Name
+    digest: _Hex
+
+
+class LedgerHead(_Sync, frozen=True, forbid_unknown_fields=True, tag="head", kw_only=True):
+    """My ledger has `length` lines and this head: remember it, so that a restored disk of mine is noticed."""
+
+    length: _Count
+    head: _Hex
+
+
+class ExtractCopy(_Sync, frozen=True, forbid_unknown_fields=True, tag="extract", kw_only=True):
+    """My signed ledger extract of a run, for the recipient's evidence."""
+
+    run_id: _Hex
+    data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=32 << 20)]
+
+
+class ExtractHeld(_Sync, frozen=True, forbid_unknown_fields=True, tag="extract_held", kw_only=True):
+    """Your ledger extract of this run lies on my disk."""
+
+    run_id: _Hex
+
+
+SyncMessage: TypeAlias = Have | Want | FilingClaim | Crossed | LedgerHead | ExtractCopy | ExtractHeld
+
+
+class CrossFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One crossing: sub-shares sealed to the receiving group operator, signed by the sender (purpose CROSS).
+
+    The signature covers `signed_part`; `sealed` opens only under the context that names run, sender, receiver, attempt.
+    """
+
+    run_id: _Hex
+    cluster: _Name
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    payload_class: Annotated[str, msgspec.Meta(max_length=40)]
+    sealed: Annotated[bytes, msgspec.Meta(min_length=1, max_length=_MAX_CROSS_BYTES)]
+    signature: Annotated[bytes, msgspec.Meta(min_length=3309, max_length=3309)]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[SyncMessage] = msgspec.msgpack.Decoder(SyncMessage, strict=True)
+_cross_decoder = msgspec.msgpack.Decoder(CrossFrame, strict=True)
+
+
+def encode_sync(message: SyncMessage | CrossFrame) -> bytes:
+    """Return the bytes of a message."""
+    return _encoder.encode(message)
+
+
+def decode_sync(data: bytes, peer: str) -> SyncMessage:
+    """Parse a SYNC message; raises PeerProtocolError MESSAGE_INVALID naming the peer."""
+    try:
+        if len(data) <= _MAX_SYNC_BYTES:
+            return _decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    raise _invalid(data, peer)
+
+
+def decode_cross(data: bytes, peer: str) -> CrossFrame:
+    """Parse a crossing frame; raises PeerProtocolError MESSAGE_INVALID naming the peer."""
+    try:
+        if len(data) <= _MAX_CROSS_BYTES:
+            return _cross_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    raise _invalid(data, peer)
+
+
+def _invalid(data: bytes, peer: str) -> PeerProtocolError:
+    # msgspec's text can quote field contents, so it is not repeated.
+    return PeerProtocolError(
+        "MESSAGE_INVALID", "bytes are not a message", got=f"{len(data)} bytes", ids={"party": peer}
+    )
