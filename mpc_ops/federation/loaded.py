@@ -22,7 +22,7 @@ from mpc_ops.envelope.schema import decode, encode
 from mpc_ops.errors import ConfigError
 from mpc_ops.federation.contract import check_contract
 from mpc_ops.federation.model import Cluster, DirectoryEntry, FederationTerms, Membership, Operator, Owner, Region
-from mpc_ops.federation.rulepack import RulePack
+from mpc_ops.federation.rulepack import RulePack, check_pack
 from mpc_ops.ids import Digest, check_name
 
 __all__ = ["DIRECTORY_TYPE", "MEMBERSHIP_TYPE", "Federation", "read_file"]
@@ -225,6 +225,7 @@ def _load_pack(folder: Path, name: str, digest: str) -> RulePack:
         raise ConfigError(
             "FEDERATION_INVALID", "rule pack has another id than its file", ids={"file": path.name}, got=pack.id
         )
+    check_pack(pack)
     return pack
 
 

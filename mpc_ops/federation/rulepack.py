@@ -6,16 +6,23 @@ A pack belongs to one jurisdiction of origin. Rules are data; `mpc_ops.plan.rule
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from mpc_ops.envelope.schema import Model
+from mpc_ops.errors import ConfigError
 from mpc_ops.federation.contract import Short, Text
 from mpc_ops.federation.model import CountryCode, Name, PayloadClass, Role, UtcText
 
-__all__ = ["Rule", "RulePack"]
+__all__ = ["Rule", "RulePack", "check_pack"]
+
+DATA_CLASSES = (
+    "personal", "sensitive_personal", "payment", "bank_customer_secret", "important_or_core", "employee",
+    "legal_person_confidential", "non_regulated",
+)  # fmt: skip
 
 
 class Rule(Model, frozen=True, kw_only=True):
@@ -23,7 +30,8 @@ class Rule(Model, frozen=True, kw_only=True):
 
     Attributes:
         payload: payload classes it speaks about.
-        to: `inside_origin`, `same_area`, `outside_origin` (any other jurisdiction), `any`, or `list` with `to_jurisdictions`.
+        to: `inside_origin`, `same_area` (the legal area of the origin, itself included), `outside_origin` (any other
+            jurisdiction), `outside_area`, `any`, or `list` with `to_jurisdictions`.
         to_roles: empty means every role.
         min_records: smallest `k` of the Gate in units; `min_owners`: smallest number of owners in the run.
         adversary: security the session must have.
@@ -33,7 +41,7 @@ class Rule(Model, frozen=True, kw_only=True):
     id: Short
     effect: Literal["deny", "allow", "allow_with_obligations", "hold_for_approval"]
     payload: Annotated[list[PayloadClass], Meta(min_length=1)]
-    to: Literal["inside_origin", "same_area", "outside_origin", "any", "list"]
+    to: Literal["inside_origin", "same_area", "outside_origin", "outside_area", "any", "list"]
     to_jurisdictions: list[CountryCode] = msgspec.field(default_factory=list)
     to_roles: list[Role] = msgspec.field(default_factory=list)
     data_classes: list[Short] = msgspec.field(default_factory=list)
@@ -60,3 +68,53 @@ class RulePack(Model, frozen=True, kw_only=True):
     expires_on: UtcText
     uncertainty: Literal["low", "medium", "high"]
     rules: Annotated[list[Rule], Meta(min_length=1, max_length=500)]
+
+
+_PLACES = {
+    "inside_origin": {"inside_origin", "same_area", "any"},
+    "same_area": {"same_area", "outside_origin", "any"},
+    "outside_area": {"outside_origin", "outside_area", "any"},
+}
+
+
+def check_pack(pack: RulePack) -> None:
+    """Check that a pack speaks about every payload class, destination, role and data class.
+
+    Conditions (`min_records`, `needs` ...) are not looked at: the pack must have said something, not allowed it.
+
+    Raises:
+        ConfigError: RULE_PACK_INCOMPLETE naming the first gap; RULE_PACK_INVALID for repeated or contradictory rules.
+    """
+    ids = [rule.id for rule in pack.rules]
+    if len(set(ids)) != len(ids):
+        raise ConfigError("RULE_PACK_INVALID", "two rules have one id", ids={"pack": pack.id})
+    for rule in pack.rules:
+        if (rule.to == "list") != bool(rule.to_jurisdictions):
+            raise ConfigError(
+                "RULE_PACK_INVALID",
+                "to_jurisdictions stands with `to = list` and only there",
+                ids={"pack": pack.id, "rule": rule.id},
+            )
+        unknown = {*rule.data_classes, *rule.data_classes_not} - set(DATA_CLASSES)
+        if unknown:
+            raise ConfigError(
+                "RULE_PACK_INVALID", "unknown data class", ids={"pack": pack.id, "rule": rule.id}, got=min(unknown)
+            )
+    for payload, place, role, data in product(PayloadClass, _PLACES, Role, DATA_CLASSES):
+        if not any(_speaks(rule, payload, place, role, data) for rule in pack.rules):
+            raise ConfigError(
+                "RULE_PACK_INCOMPLETE",
+                f"no rule speaks about {payload} ({data}) to a {role} {place.replace('_', ' ')}",
+                ids={"pack": pack.id},
+                hint="A pack states every payload class; deny what it does not want",
+            )
+
+
+def _speaks(rule: Rule, payload: PayloadClass, place: str, role: Role, data: str) -> bool:
+    return (
+        payload in rule.payload
+        and rule.to in _PLACES[place]
+        and (not rule.to_roles or role in rule.to_roles)
+        and (not rule.data_classes or data in rule.data_classes)
+        and data not in rule.data_classes_not
+    )
