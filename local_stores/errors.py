@@ -1,0 +1,37 @@
+"""Errors of an owner's or a recipient's site: the classes of `mpc_ops.errors` that this side raises, in one place."""
+
+from __future__ import annotations
+
+from mpc_ops.errors import (
+    ComityError,
+    ConfigError,
+    DeliveryError,
+    EvidenceError,
+    LocalDataError,
+    LocalProtocolError,
+    NotYet,
+    PeerProtocolError,
+    PeerUnavailable,
+    PolicyViolation,
+    StateError,
+    StoreUnavailable,
+    TransportError,
+    UsageError,
+)
+
+__all__ = [
+    "ComityError",
+    "ConfigError",
+    "DeliveryError",
+    "EvidenceError",
+    "LocalDataError",
+    "LocalProtocolError",
+    "NotYet",
+    "PeerProtocolError",
+    "PeerUnavailable",
+    "PolicyViolation",
+    "StateError",
+    "StoreUnavailable",
+    "TransportError",
+    "UsageError",
+]
