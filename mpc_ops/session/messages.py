@@ -35,7 +35,7 @@ __all__ = [
     "encode_message",
 ]
 
-MAX_ATTEMPT = 1 << 20
+MAX_ATTEMPT = 10_000
 MAX_FRAME_BYTES = 1 << 14
 MAX_MESSAGE_BYTES = 1 << 15
 
