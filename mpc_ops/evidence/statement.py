@@ -19,7 +19,7 @@ from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import IdentityKey, Purpose
 from mpc_ops.envelope.schema import from_plain, to_plain
 from mpc_ops.errors import EvidenceError
-from mpc_ops.evidence.ledger import LedgerEntry, LedgerExtract, flows_of
+from mpc_ops.evidence.ledger import LedgerExtract, flows_of
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.ids import Digest
 from mpc_ops.notices.model import Ack, Erased, Manifest, Statement
@@ -27,8 +27,18 @@ from mpc_ops.notices.signed import SignedNotice, run_id_of
 from mpc_ops.plan.model import CrossNode, Plan
 
 __all__ = [
-    "CLOSING_TYPE", "IN_TOTO_TYPE", "RUN_TYPE", "attest", "clusters_of_run", "closing_digest", "closing_payload",
-    "make_statement", "operators_of_run", "sign_closing", "verify_attestation", "verify_closing",
+    "CLOSING_TYPE",
+    "IN_TOTO_TYPE",
+    "RUN_TYPE",
+    "attest",
+    "closing_digest",
+    "closing_payload",
+    "clusters_of_run",
+    "make_statement",
+    "operators_of_run",
+    "sign_closing",
+    "verify_attestation",
+    "verify_closing",
 ]  # fmt: skip
 
 IN_TOTO_TYPE = "application/vnd.in-toto+json"
@@ -63,7 +73,8 @@ def make_statement(
 
     Args:
         extract: the log up to now; the statement's head, flows and denials are computed from it.
-        cluster, attempt: session that the operator committed (its region's, or the group's).
+        cluster: cluster of the session that the operator committed (its region's, or the group's).
+        attempt: attempt that was committed.
         software: name and version of what ran.
         approvals: digests of approvals and withdrawals that were evaluated.
         rules: decisions as the rule engine returned them, JSON-able.
@@ -148,8 +159,9 @@ def closing_payload(
 
     Args:
         manifest: the run's manifest.
-        statements, erased: all `statement` and `erased` notices of the run that are at hand.
+        statements: all `statement` notices of the run that are at hand.
         ack: the recipient's acknowledgement.
+        erased: all `erased` notices of the run that are at hand.
         operators: `operators_of_run`: every one must have stated and erased.
     """
     run = run_id_of(manifest)
@@ -194,12 +206,3 @@ def verify_closing(envelope: Envelope, expected: bytes | None, manifest: SignedN
             "the closing attestation does not follow from the notices beside it",
             ids={"run": run_id_of(manifest)[:12]},
         )
-
-
-def committed_attempts(entries: Iterable[LedgerEntry]) -> dict[str, int]:
-    """Return {cluster: attempt} of the `state COMMITTED` entries of a log."""
-    return {
-        entry.cluster: entry.attempt
-        for entry in entries
-        if entry.event == "state" and entry.ref == "COMMITTED" and entry.cluster is not None
-    }
