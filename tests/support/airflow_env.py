@@ -6,28 +6,36 @@ imports nothing of Airflow above it.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 from pathlib import Path
 
+from infra.airflow.home import prepare_home
+from tests.support.fake_steps import FOLDER_ENV
+
 ROOT = Path(__file__).resolve().parents[2]
+QUICK = {"retries": 3, "retry_delay_s": 0.2, "max_retry_delay_s": 1, "poll_first_s": 0.1, "poll_max_s": 0.5}
 
 
-def site_env():
-    """Return the module infra/airflow/site_env.py, which is a script and not part of a package."""
-    name = "comity_site_env"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "infra" / "airflow" / "site_env.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+SITECUSTOMIZE = ROOT / "tests" / "support" / "fake_site"
+
+
+def fake_environment(folder: Path) -> dict[str, str]:
+    """Return what makes every Python process of a stack use the stand-ins of `fake_steps`."""
+    return {FOLDER_ENV: str(folder), "PYTHONPATH": f"{SITECUSTOMIZE}{os.pathsep}{ROOT}"}
 
 
 def activate(home: Path, site_toml: Path, **settings: float) -> None:
-    """Make `home` this process's Airflow, with quick retries and polls."""
+    """Make `home` this process's Airflow, with quick retries and polls, and leave no variable behind."""
     if "airflow" in sys.modules:
         raise RuntimeError("Airflow was imported before its home was set")
-    env = site_env().prepare_home(home, site_toml, comity={"retry_delay_s": 0.2, "poll_first_s": 0.1, **settings})
+    env = prepare_home(home, site_toml, comity={**QUICK, **settings})
+    before = dict(os.environ)
     os.environ.update(env)
+    try:
+        for module in ("airflow.settings", "airflow.models", "airflow.sdk.configuration"):
+            importlib.import_module(module)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -18,9 +18,11 @@ import json
 import os
 import sys
 import time
+import tomllib
 import types
 from pathlib import Path
 
+import local_stores
 from mpc_ops.errors import DeliveryError, PeerUnavailable, StateError
 
 FOLDER_ENV = "COMITY_FAKE_FOLDER"
@@ -161,7 +163,7 @@ def sign_off_ready(site, owner, report, period, contribution):
     return _answer("sign_off_ready", period, {"signatures": 2, "commitment": contribution["commitment"]})
 
 
-def share_and_seal(site, owner, report, period, contribution, sign_off):
+def share_and_seal(site, owner, report, period, contribution, sign_off):  # noqa: PLR0917
     _obey("share_and_seal", period)
     return {"filing": f"{owner}-{period}", "period": period, "operators": ["de-1", "de-2", "de-3"]}
 
@@ -225,8 +227,6 @@ class Site:
 
 
 def load_site(path) -> Site:
-    import tomllib
-
     raw = tomllib.loads(Path(path).read_text())
     return Site(tuple(raw["owners"]), Path(raw["releases_dir"]), raw.get("is_recipient", False))
 
@@ -266,10 +266,25 @@ _MODULES = {
 }
 
 
-def install() -> None:
-    """Put the stand-ins where product code imports from."""
-    import local_stores
+def patch(monkeypatch) -> None:
+    """Replace the functions that the provider calls, for one test of this process."""
+    from local_stores import closing, config, filing  # noqa: PLC0415
+    from local_stores.airflow_provider import bundle, factory, steps  # noqa: PLC0415
 
+    for module, name in (
+        (config, "load_site"),
+        (steps, "load_site"),
+        (bundle, "load_site"),
+        (factory, "list_releases"),
+    ):
+        monkeypatch.setattr(module, name, globals()[name])
+    for module in (filing, closing):
+        for name in _MODULES[module.__name__]:
+            monkeypatch.setattr(module, name, globals()[name])
+
+
+def install() -> None:
+    """Put the stand-ins in the place of the modules, in a process of its own."""
     for name, functions in _MODULES.items():
         module = types.ModuleType(name)
         for function in functions:
