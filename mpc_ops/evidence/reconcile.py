@@ -22,6 +22,7 @@ from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.model import Filed
 
 __all__ = [
+    "CONTROL_CLASSES",
     "NOT_INSTRUMENTED",
     "RECORD_CLASSES",
     "Denial",
@@ -42,7 +43,7 @@ RECORD_CLASSES = frozenset(
 )
 """Classes of values about one record: none of them may cross a border."""
 
-_CONTROL = frozenset(
+CONTROL_CLASSES = frozenset(
     {
         PayloadClass.CONTROL_METADATA,
         PayloadClass.KEY_MATERIAL,
@@ -243,7 +244,7 @@ def _one_ended(ends: _Ends, sender: str, receiver: str, committed: Mapping[str, 
     who = sender if ends.sent else receiver
     what = "sent, not logged as received" if ends.sent else "received, not logged as sent"
     severity: Severity = "failed"
-    if entry.payload_class in _CONTROL:
+    if entry.payload_class in CONTROL_CLASSES:
         severity = "in_flight"
     elif ends.sent and entry.cluster is not None and entry.attempt < committed.get(entry.cluster, 1 << 30):
         severity = "open"
