@@ -200,7 +200,7 @@ def make_plan(
             max_owners=max_owners, min_owners=min_owners, sign_off=sign_off, on_late="hold", ttl_days=7, give_up_hours=2,
             currency="EUR", max_rate="2", basis="Monthly group reporting",
         ),
-        rollup=True,
+        rollup=bool(dimensions),
         domains={name: contract.column(name).domain for name in dimensions},
         nodes=[
             ScanNode(
@@ -212,7 +212,7 @@ def make_plan(
                 aggregates=aggregates,
             ),
             GateNode(id="gate", input="aggregate", unit="customer_uid", k=k, payload_class=klass),
-            MeasureNode(id="measure", input="gate", measures=_measures(amount)),
+            MeasureNode(id="measure", input="gate", measures=_measures(amount, rollup=bool(dimensions))),
             ShareNode(id="share", input="measure", lanes=1),
             RegionSumNode(id="region_sum", input="share", regions=list(federation.terms.regions)),
             CrossNode(id="cross", input="region_sum", cluster="group", payload_class=klass),
@@ -229,12 +229,12 @@ def make_plan(
     return _replace(plan, nodes=nodes)
 
 
-def _measures(amount: int) -> list[Measure]:
+def _measures(amount: int, *, rollup: bool) -> list[Measure]:
     def one(name, source, slice_, *, rate=None):
         money = source in {"revenue", "margin"}
         return Measure(
             name=name, label=name.replace("_", " "), kind="amount" if money else "count", source=source, slice=slice_,
-            translate=rate, scale=2 if money else 0, totals="each_level" if source == "customers" else "foots",
+            translate=rate, scale=2 if money else 0, totals="none" if not rollup else "each_level" if source == "customers" else "foots",
             bound=str(amount * 2 if money else 10**7),
         )  # fmt: skip
 
