@@ -42,6 +42,7 @@ class Limits:
         ask_s: how often a session that waits for its peers asks again; doubles up to `ask_cap_s`.
         stage_timeout_s: a PREPARED attempt without progress for this long starts anew.
         stall_s: a run without progress for this long is shown as STALLED.
+        settle_s: how long notices that a filing or manifest names may take to arrive before it is refused.
         expiry_s: how long after give_up_at what is left of a failed run is erased.
         max_part_bytes: largest sealed part.
         max_notices: most notices held in all; `max_notices_per_author` by one author.
@@ -54,6 +55,7 @@ class Limits:
     ask_cap_s: float = 30.0
     stage_timeout_s: float = 60.0
     stall_s: float = 60.0
+    settle_s: float = 15.0
     expiry_s: float = 86400.0
     max_part_bytes: int = 1 << 30
     max_notices: int = 500_000
@@ -73,6 +75,7 @@ class _LimitsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ask_cap_s: float | int = Limits.ask_cap_s
     stage_timeout_s: float | int = Limits.stage_timeout_s
     stall_s: float | int = Limits.stall_s
+    settle_s: float | int = Limits.settle_s
     expiry_s: float | int = Limits.expiry_s
     max_part_bytes: int = Limits.max_part_bytes
     max_notices: int = Limits.max_notices

@@ -1,6 +1,6 @@
 """Messages between operators beside the session's own: notices held and wanted, claims of holders, confirmations.
 
-MessagePack structs with a `type` field on links of kind SYNC; crossing frames travel on kind FRAME. Everything is
+MessagePack structs with a `type` field on links of kind SYNC; crossing frames and ledger extracts travel on kind FRAME. Everything is
 length-checked and schema-checked; the sender is the authenticated end of the link.
 """
 
@@ -14,6 +14,7 @@ from mpc_ops.errors import PeerProtocolError
 
 __all__ = [
     "MAX_ANNOUNCED",
+    "BulkMessage",
     "CrossFrame",
     "Crossed",
     "ExtractCopy",
@@ -23,14 +24,14 @@ __all__ = [
     "LedgerHead",
     "SyncMessage",
     "Want",
-    "decode_cross",
+    "decode_bulk",
     "decode_sync",
     "encode_sync",
 ]
 
 MAX_ANNOUNCED = 50_000
-_MAX_SYNC_BYTES = 40 << 20
-_MAX_CROSS_BYTES = 64 << 20
+_MAX_SYNC_BYTES = 4 << 20
+_MAX_BULK_BYTES = 63 << 20
 
 _Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -95,10 +96,10 @@ class ExtractHeld(_Sync, frozen=True, forbid_unknown_fields=True, tag="extract_h
     run_id: _Hex
 
 
-SyncMessage: TypeAlias = Have | Want | FilingClaim | Crossed | LedgerHead | ExtractCopy | ExtractHeld
+SyncMessage: TypeAlias = Have | Want | FilingClaim | Crossed | LedgerHead | ExtractHeld
 
 
-class CrossFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CrossFrame(_Sync, frozen=True, forbid_unknown_fields=True, tag="cross", kw_only=True):
     """One crossing: sub-shares sealed to the receiving group operator, signed by the sender (purpose CROSS).
 
     The signature covers `signed_part`; `sealed` opens only under the context that names run, sender, receiver, attempt.
@@ -108,16 +109,18 @@ class CrossFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     cluster: _Name
     attempt: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     payload_class: Annotated[str, msgspec.Meta(max_length=40)]
-    sealed: Annotated[bytes, msgspec.Meta(min_length=1, max_length=_MAX_CROSS_BYTES)]
+    sealed: Annotated[bytes, msgspec.Meta(min_length=1, max_length=_MAX_BULK_BYTES)]
     signature: Annotated[bytes, msgspec.Meta(min_length=3309, max_length=3309)]
 
 
+BulkMessage: TypeAlias = CrossFrame | ExtractCopy
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[SyncMessage] = msgspec.msgpack.Decoder(SyncMessage, strict=True)
-_cross_decoder = msgspec.msgpack.Decoder(CrossFrame, strict=True)
+_bulk_decoder: msgspec.msgpack.Decoder[BulkMessage] = msgspec.msgpack.Decoder(BulkMessage, strict=True)
 
 
-def encode_sync(message: SyncMessage | CrossFrame) -> bytes:
+def encode_sync(message: SyncMessage | BulkMessage) -> bytes:
     """Return the bytes of a message."""
     return _encoder.encode(message)
 
@@ -132,11 +135,11 @@ def decode_sync(data: bytes, peer: str) -> SyncMessage:
     raise _invalid(data, peer)
 
 
-def decode_cross(data: bytes, peer: str) -> CrossFrame:
-    """Parse a crossing frame; raises PeerProtocolError MESSAGE_INVALID naming the peer."""
+def decode_bulk(data: bytes, peer: str) -> BulkMessage:
+    """Parse a message of kind FRAME; raises PeerProtocolError MESSAGE_INVALID naming the peer."""
     try:
-        if len(data) <= _MAX_CROSS_BYTES:
-            return _cross_decoder.decode(data)
+        if len(data) <= _MAX_BULK_BYTES:
+            return _bulk_decoder.decode(data)
     except (msgspec.DecodeError, RecursionError):
         pass
     raise _invalid(data, peer)
