@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -81,17 +80,21 @@ def _run_one(dag: Any, period: str, on_task: Callable[[TaskEvent], None] | None)
     with _task_events(period, on_task):
         run = dag.test(run_conf={"period": period})
     tasks = {
-        task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]": str(task.state)
+        task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]": _word(task.state)
         for task in run.get_task_instances()
     }
     return RunResult(
         dag_id=dag.dag_id,
         period=period,
-        state=str(run.state),
+        state=_word(run.state),
         tasks=tasks,
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu,
     )
+
+
+def _word(state: object) -> str:
+    return str(getattr(state, "value", state))
 
 
 class _Listener:
@@ -114,7 +117,7 @@ class _Listener:
                     "task_id": task_instance.task_id,
                     "map_index": index,
                     "period": period,
-                    "state": str(task_instance.state),
+                    "state": _word(task_instance.state),
                     "seconds": now - began.get((task_instance.task_id, task_instance.map_index), now),
                     "at": now,
                 }
@@ -155,7 +158,7 @@ def connect_site() -> None:
     from airflow.utils.session import create_session  # noqa: PLC0415
     from sqlalchemy import select  # noqa: PLC0415
 
-    from local_stores.airflow_provider.connections import connections, pools  # noqa: PLC0415
+    from local_stores.airflow_provider.connections import CONNECTION_TYPE, connections, pools  # noqa: PLC0415
     from local_stores.airflow_provider.steps import current_site  # noqa: PLC0415
 
     site = current_site()
@@ -167,5 +170,5 @@ def connect_site() -> None:
             if row is None:
                 row = Connection(conn_id=wanted.conn_id)
                 session.add(row)
-            row.conn_type, row.host, row.port, row.login = "comity_sftp", wanted.host, wanted.port, wanted.login
-            row.set_extra(json.dumps({"key_file": wanted.key_file, "host_key": wanted.host_key}))
+            row.conn_type, row.host, row.port, row.login = CONNECTION_TYPE, wanted.host, wanted.port, wanted.login
+            row.set_extra(wanted.extra())

@@ -130,6 +130,13 @@ class CalendarTimetable(Timetable):
         """Return the moment itself: a manual run names its period, it has no interval."""
         return DataInterval.exact(run_after)
 
+    def next_dagrun_info(
+        self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
+    ) -> DagRunInfo | None:
+        """Return the row after a moment; Airflow asks `next_dagrun_info_v2`, which knows the last period's key."""
+        last = None if last_automated_data_interval is None else DagRunInfo.exact(last_automated_data_interval.end)
+        return self.next_dagrun_info_v2(last_dagrun_info=last, restriction=restriction)
+
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:

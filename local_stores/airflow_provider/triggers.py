@@ -46,7 +46,7 @@ class PollTrigger(BaseTrigger):
         max_s: float,
         deadline: str,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.poll = poll
         self.arguments = dict(arguments)
         self.releases_dir = releases_dir
@@ -77,7 +77,7 @@ class PollTrigger(BaseTrigger):
             if payload is None and dt.datetime.now(dt.UTC) >= deadline:
                 payload = {"expired": self.deadline}
             if payload is not None:
-                yield TriggerEvent(payload)
+                yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * _GROWTH, self.max_s)

@@ -220,15 +220,39 @@ def acknowledge(site, run, published):
 
 
 @dataclasses.dataclass(frozen=True)
+class FakeHome:
+    ssh_key_path: Path = Path("/nowhere/key")
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeEntry:
+    sftp: str = "127.0.0.1:2222"
+    ssh_host_keys: tuple[str, ...] = ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB" + "A" * 42,)
+
+
+class FakeFederation:
+    def operators_of(self, owner):
+        return ["de-1", "de-2", "de-3"]
+
+    def entry(self, operator):
+        return FakeEntry()
+
+
+@dataclasses.dataclass(frozen=True)
 class Site:
-    owners: tuple[str, ...]
+    owners: dict[str, FakeHome]
     releases_dir: Path
     is_recipient: bool = False
+
+    def federation(self) -> FakeFederation:
+        return FakeFederation()
 
 
 def load_site(path) -> Site:
     raw = tomllib.loads(Path(path).read_text())
-    return Site(tuple(raw["owners"]), Path(raw["releases_dir"]), raw.get("is_recipient", False))
+    return Site(
+        {owner: FakeHome() for owner in raw["owners"]}, Path(raw["releases_dir"]), raw.get("is_recipient", False)
+    )
 
 
 def write_site(path: Path, *, owners=("DE-1",), releases: Path, is_recipient: bool = False) -> Path:
