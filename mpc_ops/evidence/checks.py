@@ -10,18 +10,21 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
 from mpc_ops.envelope.canonical import canonical_bytes
 from mpc_ops.envelope.keys import IdentityPublicKey, Purpose
 from mpc_ops.envelope.schema import to_plain
-from mpc_ops.errors import EvidenceError
+from mpc_ops.errors import ComityError, EvidenceError, PolicyViolation
 from mpc_ops.evidence.ledger import LedgerEntry, LedgerExtract, flows_of, heads
 from mpc_ops.evidence.material import RunEvidence
 from mpc_ops.evidence.reconcile import CONTROL_CLASSES, Reconciliation, reconcile
 from mpc_ops.evidence.rules import RuleLine, decide_flows
 from mpc_ops.evidence.statement import closing_digest, closing_payload, verify_closing
-from mpc_ops.notices.model import Approval, Erased, Filed, Outcome, Receipt, ResultCommitment, State, Withdrawal
+from mpc_ops.notices.model import Erased, Filed, Outcome, Receipt, ResultCommitment, State, Withdrawal
+from mpc_ops.plan.approvals import Approved, approval_state
+from mpc_ops.plan.checks import check_plan
 from mpc_ops.plan.layout import lane_count
 
 __all__ = ["Assessment", "Check", "Status", "assess", "countersigned", "valid_approvals"]
@@ -96,23 +99,30 @@ def assess(evidence: RunEvidence) -> Assessment:
     return Assessment(evidence, reconciliation, rules, tuple(checks))
 
 
-def valid_approvals(evidence: RunEvidence) -> dict[str, Approval]:
-    """Return one approval per owner that was valid at the submission close and not withdrawn before it."""
+def valid_approvals(evidence: RunEvidence) -> dict[str, Approved]:
+    """Return the approval of each owner that was valid at the submission close and not withdrawn before it."""
     close = evidence.close
-    withdrawn = {
-        w.owner: w.created_at for w in sorted(evidence.of(Withdrawal), key=lambda w: w.created_at, reverse=True)
-    }
-    found: dict[str, Approval] = {}
-    for approval in sorted(evidence.of(Approval), key=lambda item: item.valid_to):
-        stopped = withdrawn.get(approval.owner)
-        if (
-            approval.valid_from <= close.created_at < approval.valid_to
-            and approval.statement == evidence.reading.statement
-            and close.recipient in approval.recipients
-            and len(evidence.filings) >= approval.min_owners
-            and not (stopped and approval.created_at <= stopped <= close.created_at)
-        ):
-            found[approval.owner] = approval
+    now = datetime.strptime(close.created_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    approvals = evidence.notices.get("approval", ())
+    before = [
+        signed
+        for signed in evidence.notices.get("withdrawal", ())
+        if signed.expect(Withdrawal).created_at <= close.created_at
+    ]
+    found = {}
+    for owner in evidence.filings:
+        try:
+            found[owner] = approval_state(
+                evidence.federation,
+                evidence.plan,
+                approvals,
+                before,
+                owner,
+                now=now,
+                statement=evidence.reading.statement,
+            )
+        except PolicyViolation:
+            continue
     return found
 
 
@@ -136,6 +146,10 @@ def _contract(found: Assessment, out: _Findings) -> None:
     out.expect(
         reading.valid_from <= close.created_at < reading.valid_to, "release was not valid at the submission close"
     )
+    try:
+        check_plan(plan, federation)
+    except ComityError as error:
+        out.failed.append(f"plan does not pass its own checks: {error.what} ({error.code})")
     if close.reference is not None:
         out.expect(evidence.notices.get("reference"), "reference data that the manifest names is not there")
     out.done = f"calculation {plan.report} version {plan.version}, period {close.period}, release {close.edition}"
@@ -220,7 +234,9 @@ def _ledgers(found: Assessment, out: _Findings) -> None:
         for extract in evidence.ledgers.values()
         for entry in extract.entries
     )
-    out.done = f"{len(evidence.ledgers)} chained logs lead to their signed heads; {seen} heads countersigned by peers"
+    out.done = f"{len(evidence.ledgers)} chained logs lead to their signed heads"
+    if seen:
+        out.done += f"; {seen} heads countersigned by peers"
 
 
 def _party_missing(found: Assessment, out: _Findings, problem: str) -> None:
