@@ -18,7 +18,13 @@ _Key = tuple[Level, tuple[str, ...]]
 
 
 def table_from_lanes(
-    plan: Plan, values: Sequence[int], *, period: str, edition: int, ratios: Mapping[str, str] = DEFAULT_RATIOS
+    plan: Plan,
+    values: Sequence[int],
+    *,
+    period: str,
+    edition: int,
+    ratios: Mapping[str, str] = DEFAULT_RATIOS,
+    dimension_labels: Mapping[str, str] | None = None,
 ) -> ReportTable:
     """Build the table of one run from the numbers that the recipient reconstructed.
 
@@ -28,6 +34,7 @@ def table_from_lanes(
         period: period key.
         edition: release number within the period.
         ratios: measures to be shown as a percentage of another one, by name; names that the plan lacks are passed over.
+        dimension_labels: what the data contract calls the dimensions; their names in words otherwise.
 
     Raises:
         LocalProtocolError: TABLE_INVALID if the number of values is not the plan's.
@@ -53,7 +60,7 @@ def table_from_lanes(
         edition=edition,
         currency=plan.terms.currency,
         dimensions=dimensions,
-        dimension_labels=tuple(_words(name) for name in dimensions),
+        dimension_labels=tuple((dimension_labels or {}).get(name) or _words(name) for name in dimensions),
         measures=tuple(_measure(measure, found, plan, ratios) for measure in found),
         rows=tuple(Row(*place, tuple(numbers[m.name][place] for m in found)) for place in places),
     )
@@ -98,10 +105,12 @@ def _measure(measure: PlanMeasure, found: Sequence[PlanMeasure], plan: Plan, rat
         column = "prior_year_cc" if measure.translate == "period" else "prior_year"
     base = month.name if column != "month" else measure.name
     target = ratios.get(measure.name)
-    distinct = measure.totals == "each_level"
+    distinct = any(
+        a.name == measure.source and a.fn == "count_distinct" for a in layout.aggregate_node(plan).aggregates
+    )
     return Measure(
         name=measure.name,
-        label=month.label if column != "month" else measure.label,
+        label=_words(month.label if column != "month" else measure.label),
         kind=measure.kind,
         scale=measure.scale,
         currency=plan.terms.currency if measure.kind == "amount" else None,
@@ -113,4 +122,5 @@ def _measure(measure: PlanMeasure, found: Sequence[PlanMeasure], plan: Plan, rat
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]

@@ -209,7 +209,8 @@ class Basis:
         recipient: name of the result recipient; closed_at: UTC text of the submission close.
         submissions: every entity of the run, and those left out.
         calendar: the period's row of the signed calendar.
-        gate_unit: the protected unit, for example `customer`; gate_k: its minimum per entity and cell.
+        gate_units: the protected units as the data contract calls them, for example `customers`; gate_k: their minimum per
+            entity and cell.
         rate_digest: digest of the signed reference data; rates: the rates used; rate_source: where they come from.
         entity_tree: version or digest of the entity tree, or empty.
         year_periods: keys of the year's periods up to this one, from the calendar; empty if there is no year to date.
@@ -224,7 +225,7 @@ class Basis:
     closed_at: str
     submissions: tuple[Submission, ...]
     calendar: CalendarFacts
-    gate_unit: str
+    gate_units: str
     gate_k: int
     manifest: str = ""
     rate_digest: str | None = None

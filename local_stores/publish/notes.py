@@ -14,12 +14,12 @@ def gate_text(basis: Basis) -> str:
     """Return the small-cell rule in one sentence."""
     if basis.gate_k <= 1:
         return "none"
-    return f"at least {basis.gate_k} {basis.gate_unit}s in every subtotal that leaves an entity, else not allocated"
+    return f"at least {basis.gate_k} {basis.gate_units} in every subtotal that leaves an entity, else not allocated"
 
 
 def notes(table: ReportTable, basis: Basis, year: YearToDate | None) -> list[tuple[str, str]]:
     """Return (term, explanation) pairs in the order of the table."""
-    out = [*_small_cells(table, basis), *_measures(table, basis)]
+    out = [*_small_cells(table, basis), *_measures(table)]
     if year is not None:
         out.append(("Year to date", year_text(year)))
     if any(m.kind == "amount" for m in table.measures) and basis.rates:
@@ -34,28 +34,28 @@ def notes(table: ReportTable, basis: Basis, year: YearToDate | None) -> list[tup
 
 
 def _small_cells(table: ReportTable, basis: Basis) -> list[tuple[str, str]]:
-    unit, k = basis.gate_unit, basis.gate_k
+    units, k = basis.gate_units, basis.gate_k
     if not table.dimensions or k <= 1:
         return []
     moved = (
-        f"A subtotal of fewer than {k} {unit}s within one entity is not shown in its own line. The entity adds it to the not-allocated "
-        f"line of its group and, if that is still below {k} {unit}s, to the one at the foot of the table, which takes the smallest "
+        f"A subtotal of fewer than {k} {units} within one entity is not shown in its own line. The entity adds it to the not-allocated "
+        f"line of its group and, if that is still below {k} {units}, to the one at the foot of the table, which takes the smallest "
         f"other lines with it until it holds {k}. Nothing is lost: totals hold every amount. Which entity moved which line is known to "
-        f"that entity alone. An entity with fewer than {k} {unit}s in all adds nothing to that month."
+        f"that entity alone. An entity with fewer than {k} {units} in all adds nothing to that month."
     )
-    zero = f"No entity has at least {k} {unit}s there: nothing was booked, or it stands in a not-allocated line."
+    zero = f"No entity has at least {k} {units} there: nothing was booked, or it stands in a not-allocated line."
     return [("Not allocated", moved), ("A line of 0", zero)]
 
 
-def _measures(table: ReportTable, basis: Basis) -> list[tuple[str, str]]:
+def _measures(table: ReportTable) -> list[tuple[str, str]]:
     out = []
     for base in table.bases:
         if base.note:
             out.append((base.label, base.note))
         elif not base.foots:
             text = (
-                f"Counted anew at every level within each entity, then added over the entities. Lines therefore do not add up to totals "
-                f"and months not to a year: a {basis.gate_unit} in two lines counts once in their total, one of two entities counts twice."
+                "Counted anew at every level within each entity, then added over the entities. Lines therefore do not add up to totals "
+                "and months not to a year: whoever is in two lines counts once in their total, whoever is known to two entities counts twice."
             )
             out.append((base.label, text))
     return out

@@ -193,11 +193,11 @@ def _line_columns(table: ReportTable, year: YearToDate | None) -> list[tuple[str
     """Return (name of the range, title, measure) of every number column."""
     month, prior = period_label(table.period), prior_label(table.period)
     when = {"month": month, "prior_year": prior, "prior_year_cc": f"{prior} at {month} rates"}
-    out = [(f"col_{m.name}", f"{m.label}\n{when[m.column]}", m) for m in table.measures]
+    out = [(f"col_{m.name}", f"{m.label}, {when[m.column]}", m) for m in table.measures]
     if year is not None:
         to_date = {"month": "year to date", "prior_year": "year to date, prior year"}
         out += [
-            (f"col_{m.name}_ytd", f"{m.label}\n{to_date[m.column]}", m)
+            (f"col_{m.name}_ytd", f"{m.label}, {to_date[m.column]}", m)
             for m in table.measures
             if m.foots and m.column in to_date
         ]
@@ -242,10 +242,10 @@ def _dimension_text(row: Row, position: int) -> str:
 def _comment(sheet: Worksheet, at: int, first: int, row: Row, basis: Basis) -> None:
     text = ""
     if row.level == "not_allocated":
-        text = f"Subtotals of fewer than {basis.gate_k} {basis.gate_unit}s within one entity, not shown in their own lines. See Summary."
+        text = f"Subtotals of fewer than {basis.gate_k} {basis.gate_units} within one entity, not shown in their own lines. See Summary."
         at_column = first - 1
-    elif row.level == "leaf" and not any(row.values[:1]):
-        text = f"No entity has at least {basis.gate_k} {basis.gate_unit}s here: nothing was booked, or it stands in a not-allocated line."
+    elif row.level == "leaf" and row.values[0] == 0:
+        text = f"No entity has at least {basis.gate_k} {basis.gate_units} here: nothing was booked, or it stands in a not-allocated line."
         at_column = first
     if text and basis.gate_k > 1:
         sheet.cell(at, at_column).comment = Comment(text, "Comity", height=90, width=280)

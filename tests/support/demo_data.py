@@ -103,8 +103,8 @@ def small_stores(
             canary = Canary(
                 entity.name,
                 f"Canary#{entity.name}-7f3a9c51e2",
-                Decimal(f"7361{index}592.47"),
-                Decimal(f"5283{index}614.89"),
+                Decimal(f"736{index}592.47"),
+                Decimal(f"528{index}614.89"),
             )
             rows = [
                 (

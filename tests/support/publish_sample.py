@@ -116,7 +116,7 @@ def basis(period: str = "2026-03", **changes: object) -> Basis:
         calendar=CalendarFacts(
             start, end, "Europe/Amsterdam", "2026-04-01T06:00:00Z", "2026-04-03T16:00:00Z", "2026-04-06T16:00:00Z"
         ),
-        gate_unit="customer",
+        gate_units="customers",
         gate_k=10,
         rate_digest="cd34" * 16,
         rates=tuple(
