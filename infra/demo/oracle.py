@@ -26,15 +26,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from infra.demo.data import ENTITIES, PRODUCT_LINES, SEGMENTS, Store, read_store
 from infra.demo.reference import month_bounds, prior_year
 
-__all__ = ["MEASURES", "GatedLeaf", "OracleRow", "differences", "exact_match", "gate_map", "lines_of", "report"]
+__all__ = [
+    "MEASURES",
+    "GatedLeaf",
+    "OracleRow",
+    "differences",
+    "exact_match",
+    "gate_map",
+    "lines_of",
+    "published_rows",
+    "report",
+]
 
 MEASURES = (
     "revenue", "margin", "lines", "customers",
@@ -224,6 +236,21 @@ def gate_map(lines: pa.Table, k: int = 10) -> dict[GatedLeaf, tuple[str, str]]:
         db.register("lines", lines)
         rows = db.execute(query, {"k": k}).fetchall()
     return {GatedLeaf(*row[:5]): (row[5], row[6]) for row in rows}
+
+
+def published_rows(path: Path) -> dict[tuple[str | None, str | None], dict[str, int]]:
+    """Read a published `result.parquet` as `{(segment, product_line): {measure: integer}}`, places as in `OracleRow`."""
+    rows = {}
+    for record in pq.read_table(path).to_pylist():
+        segment, line, level = record["segment"], record["product_line"], record["level"]
+        if level == "not_allocated":
+            segment, line = segment or "", ""
+        rows[segment, line] = {name: _minor(record[name]) for name in MEASURES if name in record}
+    return rows
+
+
+def _minor(value: int | Decimal) -> int:
+    return int(value * 100) if isinstance(value, Decimal) else value
 
 
 def differences(

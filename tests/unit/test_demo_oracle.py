@@ -8,10 +8,12 @@ import pyarrow as pa
 import pytest
 
 from infra.demo.data import ENTITIES, PRODUCT_LINES, SEGMENTS, prepare
-from infra.demo.oracle import MEASURES, differences, exact_match, gate_map, lines_of, report
+from infra.demo.oracle import MEASURES, differences, exact_match, gate_map, lines_of, published_rows, report
 from infra.demo.reference import PERIODS, rates
+from local_stores.publish.editions import publish
 from tests.support.demo_data import small_stores
 from tests.support.gate_reference import gate, level_counts
+from tests.support.publish_sample import basis, oracle_table
 
 CACHE = Path(__file__).resolve().parents[2] / "var" / "cache" / "tpch"
 FLAT = {month: {code: {"avg_rate": "1.00000000"} for code in ("EUR", "CNY")} for month in ("2025-03", "2026-03")}
@@ -192,3 +194,11 @@ def test_differences_name_row_and_measure_but_no_figure(demo):
         '["BUILDING", "TIN"]: revenue differs',
         '["BUILDING", "ZINC"]: row is missing in the oracle',
     ]
+
+
+def test_what_is_published_can_be_compared_with_the_oracle(demo, tmp_path):
+    rows = report(demo["2026-03"], "2026-03", rates())
+    published = publish(oracle_table(rows, "2026-03"), basis(), tmp_path)
+    assert exact_match(rows, published_rows(published.folder / "result.parquet"))
+    other = report(demo["2026-02"], "2026-03", rates())
+    assert differences(other, published_rows(published.folder / "result.parquet"))
