@@ -5,7 +5,7 @@ from __future__ import annotations
 from local_stores.publish.derive import YearToDate
 from local_stores.publish.model import Basis, ReportTable, Submission
 from local_stores.publish.notes import gate_text, year_text
-from local_stores.publish.text import period_label
+from local_stores.publish.text import moment_text, period_label
 
 __all__ = ["SUBMISSION_HEAD", "basis_rows", "rate_rows", "submission_rows"]
 
@@ -41,7 +41,7 @@ def _submission(entry: Submission) -> tuple[str, ...]:
         entry.owner,
         entry.jurisdiction,
         _STATES[entry.state],
-        entry.submitted_at or "",
+        moment_text(entry.submitted_at or ""),
         people,
         "" if missing else _TIE_OUTS[entry.tie_out],
         str(entry.take or ""),
@@ -55,6 +55,7 @@ def _people(number: int) -> str:
 def basis_rows(table: ReportTable, basis: Basis, year: YearToDate | None) -> list[tuple[str, str, bool]]:
     """Return (name, text, whether the text is an identifier)."""
     calendar = basis.calendar
+    opened, cut, due = map(moment_text, (calendar.opens_at, calendar.cut_at, calendar.due_at))
     rows = [
         ("Report", f"{table.report}, version {basis.plan_version}", False),
         (
@@ -62,8 +63,8 @@ def basis_rows(table: ReportTable, basis: Basis, year: YearToDate | None) -> lis
             f"{table.period}: local dates from {calendar.start_date} up to, not including, {calendar.end_date} ({calendar.zone})",
             False,
         ),
-        ("Calendar", f"opened {calendar.opens_at}, cut-off {calendar.cut_at}, due {calendar.due_at}", False),
-        ("Submission close", basis.closed_at, False),
+        ("Calendar", f"opened {opened}, cut-off {cut}, due {due}", False),
+        ("Submission close", moment_text(basis.closed_at), False),
         (
             "Release",
             f"{table.edition}" + (f" (revised release: {basis.edition_reason})" if basis.edition_reason else ""),

@@ -9,6 +9,7 @@ __all__ = [
     "as_decimal",
     "count_text",
     "exact_text",
+    "moment_text",
     "percent_text",
     "period_label",
     "plain_text",
@@ -67,6 +68,11 @@ def period_label(period: str, start_date: str = "", end_date: str = "") -> str:
         last = date.fromordinal(date.fromisoformat(end_date).toordinal() - 1)
         return f"{period} ({start_date} to {last.isoformat()})"
     return period
+
+
+def moment_text(moment: str) -> str:
+    """Return `2026-04-06 16:00:00 UTC` for `2026-04-06T16:00:00Z`; other texts stand as they are."""
+    return moment.replace("T", " ").replace("Z", " UTC") if moment.endswith("Z") and moment[10:11] == "T" else moment
 
 
 def safe_text(text: str) -> str:

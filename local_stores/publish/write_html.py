@@ -11,7 +11,7 @@ from local_stores.publish.derive import YearToDate, footing
 from local_stores.publish.facts import SUBMISSION_HEAD, basis_rows, rate_rows, submission_rows
 from local_stores.publish.model import Basis, ReportTable
 from local_stores.publish.notes import gate_text, notes
-from local_stores.publish.text import period_label
+from local_stores.publish.text import moment_text, period_label
 from local_stores.publish.view import tables
 
 __all__ = ["html_bytes"]
@@ -38,6 +38,8 @@ def html_bytes(table: ReportTable, basis: Basis, year: YearToDate | None) -> byt
         table=table,
         basis=basis,
         year=year,
+        due=moment_text(basis.calendar.due_at),
+        closed=moment_text(basis.closed_at),
         period=period_label(table.period, basis.calendar.start_date, basis.calendar.end_date),
         tables=laid_out,
         edges=set(accumulate([0, *widths[:-1]])),

@@ -127,7 +127,7 @@ def test_workbook_completeness_lists_entities_late_ones_last():
     ]
     rows = [[cell.value for cell in row] for row in sheet.iter_rows(min_row=2)]
     assert [row[0] for row in rows] == ["cn-east", "cn-south", "de-west"]
-    assert rows[0][2:6] == ["submitted", "2026-04-03T08:03:10Z", "2 people", "check passed"]
+    assert rows[0][2:6] == ["submitted", "2026-04-03 08:03:10 UTC", "2 people", "check passed"]
     assert rows[2][2] == "late, not in the figures"
 
 

@@ -121,7 +121,7 @@ def test_small_reports_are_printed_to_the_cent():
         ),
         "the exact figures below add up to the cent",
         "That the figures submitted are true is each entity's own statement.",
-        "Submission close 2026-04-06T16:00:00Z",
+        "Submission close 2026-04-06 16:00:00 UTC",
         "local dates from 2026-03-01 up to, not including, 2026-04-01 (Europe/Amsterdam)",
         "March 2025 at March 2026 rates",
         "Exchange-rate effect",
@@ -162,7 +162,7 @@ def test_late_and_left_out_entities_are_named_and_do_not_count():
     text = words(page(submissions=entries))
     assert "Entities in the figures: 7 of 8" in text
     assert "in-south IN late, not in the figures" in text
-    assert "sa-gulf SA empty submission 2026-04-03T08:07:10Z 1 person none in the data contract" in text
+    assert "sa-gulf SA empty submission 2026-04-03 08:07:10 UTC 1 person none in the data contract" in text
 
 
 def test_totals_that_do_not_foot_are_shouted():
