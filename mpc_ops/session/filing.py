@@ -263,6 +263,8 @@ def _filed_again(state: FilingState, event: Filed) -> _Result:
         raise DeliveryError("FILING_CONFLICT", "the owner filed one take with two notices", ids=state.ids())
     if state.phase == "RECEIVED":
         return state, (SendClaim(state.take, state.notice),)
+    if state.phase == "DISPUTED":
+        return state, (AnnounceFiling("DISPUTED", state.code, state.blamed),)
     return state, (SendReceipt(state.take, state.notice),)
 
 
@@ -403,7 +405,7 @@ FILING: Machine[FilingState] = Machine(
     "filing",
     FILING_PHASES,
     (
-        Rule(("RECEIVED", "AGREED", "DISPUTED", "INCLUDED"), Filed, "same r", (), "claim or receipt again; FILING_CONFLICT if another notice", _filed_again, _known),
+        Rule(("RECEIVED", "AGREED", "DISPUTED", "INCLUDED"), Filed, "same r", (), "claim, receipt or dispute again; raises FILING_CONFLICT if another notice", _filed_again, _known),
         Rule(_SHUT, Filed, "", (), "raises PERIOD_CLOSED", _closed),
         Rule(_OPEN, Filed, "", ("RECEIVED", "AGREED", "DISPUTED"), "nil: receipt; else claim to the peers; an older r is superseded and erased (FILING_SUPERSEDED if r is the older)", _filed),
         Rule(_OPEN, FilingRejected, "newer r, or nothing good of this r", ("REJECTED",), "rejection with code", _rejected, lambda s, e: e.take > s.take or (e.take == s.take and s.phase in ("EXPECTED", "RECEIVED", "REJECTED"))),

@@ -144,11 +144,15 @@ def test_every_pair_does_what_the_table_says(phase, event):
 
 
 def sends(actions, kind):
-    return [(action.to, action.message) for action in actions if isinstance(action, Send) and isinstance(action.message, kind)]
+    return [
+        (action.to, action.message)
+        for action in actions
+        if isinstance(action, Send) and isinstance(action.message, kind)
+    ]
 
 
 def test_ready_prepares_attempt_one_and_tells_both_peers():
-    after, actions = SESSION.step(idle(), Ready(N["own"]))
+    _, actions = SESSION.step(idle(), Ready(N["own"]))
     assert actions[0] == BeginAttempt(1)
     assert [to for to, _ in sends(actions, Prepare)] == [1, 2]
     assert {message.nonce for _, message in sends(actions, Prepare)} == {N["own"]}
@@ -246,7 +250,9 @@ def test_a_failed_check_is_terminal_and_names_the_pair():
     state, actions = SESSION.step(prepared(1, 1, 2), CheckFailed(1, "STAGE_MISMATCH", ("de-1", "de-2")))
     assert (state.phase, state.code, state.pair) == ("FAILED", "STAGE_MISMATCH", ("de-1", "de-2"))
     assert actions[0] == DropAttempt()
-    assert [(message.code, message.pair) for _, message in sends(actions, Failed)] == [("STAGE_MISMATCH", ("de-1", "de-2"))] * 2
+    assert [(message.code, message.pair) for _, message in sends(actions, Failed)] == [
+        ("STAGE_MISMATCH", ("de-1", "de-2"))
+    ] * 2
     for event in (Retry(N["fresh"]), PeerPrepare(1, 5, N["peer1"], N["fresh"]), Ask()):
         assert SESSION.step(state, event)[0] == state
 
@@ -326,7 +332,11 @@ def test_unknown_event_is_illegal():
 
 def test_stored_state_is_read_strictly():
     data = to_json(accepted(1))
-    for bad in (data[:-1], data.replace(b'"phase":"ACCEPTED"', b'"phase":"ACCEPTEE"'), data.replace(b'"attempt"', b'"attempd"')):
+    for bad in (
+        data[:-1],
+        data.replace(b'"phase":"ACCEPTED"', b'"phase":"ACCEPTEE"'),
+        data.replace(b'"attempt"', b'"attempd"'),
+    ):
         with pytest.raises(LocalProtocolError) as caught:
             from_json(SessionState, bad)
         assert caught.value.code == "STATE_INVALID"
@@ -334,7 +344,9 @@ def test_stored_state_is_read_strictly():
 
 def test_event_of_maps_durable_messages_only():
     where = {"run_id": RUN, "cluster": "de", "attempt": 2}
-    assert event_of(Prepare(**where, nonce=N["peer1"], ask=True), 1, N["fresh"]) == PeerPrepare(1, 2, N["peer1"], N["fresh"], ask=True)
+    assert event_of(Prepare(**where, nonce=N["peer1"], ask=True), 1, N["fresh"]) == PeerPrepare(
+        1, 2, N["peer1"], N["fresh"], ask=True
+    )
     assert event_of(Accept(**where, link_digest=N["own"]), 1, "") == PeerAccept(1, 2, N["own"])
     assert event_of(Failed(**where, code="X", pair=("de-1",)), 2, "") == PeerFailed(2, 2, "X", ("de-1",))
     assert event_of(Committed(**where), 2, "") == PeerCommitted(2, 2)

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec.structs import replace as replace_struct
 
 from mpc_ops.envelope.keys import IdentityKey
+from mpc_ops.errors import ComityError
 from mpc_ops.protocol import Share
 from mpc_ops.randomness import PairKeys, derive
 from mpc_ops.ring import RingArray
@@ -77,8 +78,8 @@ def pair_keys(seed: object, component: int) -> PairKeys:
 # ------------------------------------------------------------------------------------------- search over the machines
 
 
-@dataclass(frozen=True)
-class Violation(Exception):  # noqa: N818
+@dataclass
+class Violation(Exception):
     what: str
     trace: tuple[str, ...]
 
@@ -167,7 +168,11 @@ class Model:
             if receiver != state.party or message.attempt < state.attempt:
                 continue
             same = message.attempt == state.attempt
-            if isinstance(message, Prepare) and same and ((sender, message.attempt) in known or state.phase == "ACCEPTED"):
+            if (
+                isinstance(message, Prepare)
+                and same
+                and ((sender, message.attempt) in known or state.phase == "ACCEPTED")
+            ):
                 continue
             if isinstance(message, Accept) and same and sender in accepted:
                 continue
@@ -189,7 +194,9 @@ class Model:
             out.append((0, Retry(hex32("nonce", party, state.attempt + 1))))
         if state.phase == "PREPARED":
             links = tuple(
-                LinkDigests(peer, hex32("frame", party, peer, state.attempt), hex32("frame", peer, party, state.attempt))
+                LinkDigests(
+                    peer, hex32("frame", party, peer, state.attempt), hex32("frame", peer, party, state.attempt)
+                )
                 for peer in state.peers
             )
             needs = sum(self._flush(other, state.attempt) for other in range(3))
@@ -210,7 +217,7 @@ class Model:
         for needs, event in self._events(state):
             try:
                 after, actions = self.machine.step(state, event)
-            except Exception as error:
+            except ComityError as error:
                 # Remembered as a move to -1: it is a violation only if the search can get there.
                 moves.append((needs, -1, 0, f"{type(error).__name__}: {error}"))
                 continue
@@ -281,7 +288,9 @@ class Model:
         return tuple(reversed(out))
 
 
-def with_rule(machine: Machine[SessionState], phase: str, event: type, apply: Callable[..., object], to: tuple[str, ...]):
+def with_rule(
+    machine: Machine[SessionState], phase: str, event: type, apply: Callable[..., object], to: tuple[str, ...]
+):
     """Return the machine with the unguarded rule of (phase, event) replaced: a planted bug for the search to find."""
     rules, found = [], 0
     for rule in machine.rules:
