@@ -5,7 +5,7 @@ from __future__ import annotations
 from mpc_ops.evidence.checks import Assessment, valid_approvals
 from mpc_ops.evidence.detail import checklist, flows, metadata, reach
 from mpc_ops.evidence.facts import SOFTWARE, FactBook, Facts, compare
-from mpc_ops.evidence.sections import crossed, holds_until, learns, not_claimed, people, protection, results
+from mpc_ops.evidence.sections import crossed, holds_until, learns, not_claimed, people, protection, results, signatures
 from mpc_ops.evidence.words import count
 from mpc_ops.notices.model import State
 
@@ -20,7 +20,7 @@ def derive_facts(found: Assessment, previous: Facts | None = None) -> Facts:
     book = FactBook(date=ended, system=f"signed logs of {count(len(evidence.ledgers), 'party', 'parties')}")
     _head(found, book)
     for section in (
-        people, crossed, learns, results, protection, holds_until, not_claimed, flows, metadata, reach, checklist,
+        people, crossed, learns, results, protection, holds_until, not_claimed, signatures, flows, metadata, reach, checklist,
     ):  # fmt: skip
         section(found, book)
     facts = book.numbered()

@@ -7,6 +7,7 @@ from collections import defaultdict
 from mpc_ops.evidence.checks import Assessment
 from mpc_ops.evidence.facts import FactBook
 from mpc_ops.evidence.reconcile import CONTROL_CLASSES
+from mpc_ops.evidence.rules import RuleLine
 from mpc_ops.evidence.sections import decisions_for
 from mpc_ops.evidence.words import CLASS_WORDS, EFFECT_WORDS, number
 
@@ -16,15 +17,11 @@ __all__ = ["checklist", "flows", "metadata", "reach"]
 
 
 def flows(found: Assessment, book: FactBook) -> None:
-    """Every flow across a border with the text of the rules that decided it."""
-    for flow in found.reconciliation.crossings:
+    """Every flow across a border with the text of the rules that decided it, data before control classes."""
+    crossings = found.reconciliation.crossings
+    for flow in sorted(crossings, key=lambda flow: flow.payload_class in CONTROL_CLASSES):
         lines = decisions_for(found, [flow])
         denied = [line for line in lines if not line.allowed]
-        texts = [
-            f"{line.packs}, rule {line.rule}: {EFFECT_WORDS.get(line.effect, line.effect)}. {line.text}"
-            + (f" Obligations: {', '.join(line.obligations)}." if line.obligations else "")
-            for line in lines
-        ]
         kind = CLASS_WORDS.get(flow.payload_class, flow.payload_class)
         book.add(
             "flows",
@@ -37,12 +34,25 @@ def flows(found: Assessment, book: FactBook) -> None:
                 "code": flow.payload_class,
                 "messages": number(flow.messages),
                 "bytes": number(flow.bytes),
-                "area": "same legal area" if flow.same_area else "third country",
-                "rules": "\n".join(dict.fromkeys(texts)) or "no rule pack speaks about it",
+                "area": "same legal area" if flow.same_area else "outside the legal area",
+                "rules": _rule_texts(lines) or "no rule pack speaks about it",
             },
             source="transfer logs of both ends; rule packs in the calculation plan",
-            stable=f"{flow.origin} > {flow.target}, {kind}: {', '.join(sorted({line.effect for line in lines}))}",
+            stable=f"{flow.origin} > {flow.target}, {kind}: {_list(sorted({line.effect for line in lines}))}",
         )
+
+
+def _rule_texts(lines: list[RuleLine]) -> str:
+    """One paragraph per text: which rules of which packs say it, and what they decide."""
+    texts: dict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for line in lines:
+        texts[line.effect, line.text, line.obligations].append(f"{line.packs} rule {line.rule}")
+    return "\n".join(
+        f"{_list(dict.fromkeys(who))}: {EFFECT_WORDS.get(effect, effect)}."
+        + (f" {text.rstrip('.')}." if text else "")
+        + (f" Obligations: {_list(obligations)}." if obligations else "")
+        for (effect, text, obligations), who in texts.items()
+    )
 
 
 _SEEN = {

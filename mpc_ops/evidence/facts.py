@@ -26,10 +26,10 @@ SOFTWARE = f"comity-mpc {__version__}"
 State = Literal["measured", "declared", "open"]
 Outcome = Literal["passed", "failed"]
 Section = Literal[
-    "head", "crossed", "learn", "result", "protection", "until", "not_claimed", "people", "flows", "metadata", "reach", "checks",
+    "head", "crossed", "learn", "result", "protection", "until", "not_claimed", "signatures", "people", "flows", "metadata", "reach", "checks",
 ]  # fmt: skip
 SECTIONS: tuple[str, ...] = (
-    "head", "people", "crossed", "learn", "result", "protection", "until", "not_claimed", "flows", "metadata", "reach", "checks",
+    "head", "people", "crossed", "learn", "result", "protection", "until", "not_claimed", "signatures", "flows", "metadata", "reach", "checks",
 )  # fmt: skip
 
 _COUNTED = frozenset({"people", "reach", "checks"})

@@ -79,7 +79,7 @@ def _line(federation: Federation, sender: str, receiver: str, decision: Decision
         effect=decision.effect,
         allowed=decision.allowed,
         reason=decision.reason,
-        text=" ".join(rule.note for rule in deciding if rule.note) or decision.reason,
+        text=" ".join(rule.note for rule in deciding if rule.note) or ("" if decision.allowed else decision.reason),
         refs=tuple(ref for pack in packs for ref in pack.legal_refs),
         obligations=decision.obligations,
     )

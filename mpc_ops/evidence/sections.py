@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from mpc_ops.evidence.checks import Assessment, valid_approvals
+from mpc_ops.evidence.checks import Assessment, countersigned, valid_approvals
 from mpc_ops.evidence.facts import FactBook
 from mpc_ops.evidence.reconcile import CONTROL_CLASSES, NOT_INSTRUMENTED, RECORD_CLASSES, FlowTotal
 from mpc_ops.evidence.rules import RuleLine
@@ -16,7 +16,7 @@ from mpc_ops.notices.model import Erased, Filed, Reopen, State
 from mpc_ops.plan.layout import aggregate_node, cells, lane_count, measures
 from mpc_ops.plan.model import GateNode, ScanNode
 
-__all__ = ["crossed", "decisions_for", "holds_until", "learns", "not_claimed", "people", "protection", "results"]  # fmt: skip
+__all__ = ["crossed", "decisions_for", "holds_until", "learns", "not_claimed", "people", "protection", "results", "signatures"]  # fmt: skip
 
 _DATE = 10
 _COUNSEL = "authority_cooperation"
@@ -284,6 +284,7 @@ def results(found: Assessment, book: FactBook) -> None:
         "gate",
         f"protected unit: {unit}; cells of fewer than {gate.k} {unit} were moved to a not-allocated line by each data "
         f"owner before anything was shared; which ones is known to that owner only",
+        state="declared",
         outcome="passed" if lowest >= gate.k else "failed",
         source="calculation plan; every submission states the minimum it used",
         by="data owners",
@@ -408,6 +409,28 @@ def protection(found: Assessment, book: FactBook) -> None:
         source="protocol",
         by="this software",
         stable="as before",
+    )
+
+
+def signatures(found: Assessment, book: FactBook) -> None:
+    """Who signed."""
+    evidence = found.evidence
+    signed = countersigned(evidence)
+    owners = list(evidence.filings)
+    cells = {
+        "operators": f"{len(evidence.statements)}/{len(evidence.operators)}",
+        "owners": f"{sum(owner in signed for owner in owners)}/{len(owners)}",
+        "recipient": f"{int(evidence.close.recipient in signed)}/1",
+    }
+    book.add(
+        "signatures",
+        "signatures",
+        f"run attested by computing operators {cells['operators']}; closing countersigned by data owners "
+        f"{cells['owners']}, result recipient {cells['recipient']}",
+        cells=cells,
+        source="run attestations and closing countersignatures",
+        by="the parties themselves",
+        stable=f"{cells['operators']}, {cells['owners']}, {cells['recipient']}",
     )
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
 from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import Purpose
+from mpc_ops.evidence.facts import Facts
 from mpc_ops.evidence.ledger import LedgerEntry, build_extract, chain, genesis, new_entry, sign_extract
 from mpc_ops.evidence.material import RunEvidence, gather
+from mpc_ops.evidence.pack import build_pack, federation_files, write_pack
 from mpc_ops.evidence.statement import attest, closing_digest, closing_payload, make_statement, sign_closing
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.model import (
@@ -298,3 +300,10 @@ def chain_of(party: str, entries: Sequence[LedgerEntry]) -> str:
     for entry in entries:
         head = chain(head, entry)
     return head
+
+
+def make_pack(run: MadeRun, folder: Path, *, previous: Facts | None = None) -> Path:
+    """Write the run's evidence pack, signed by the recipient."""
+    files = build_pack(run.evidence(), federation_files(run.made.folder), run.made.keys[RECIPIENT], previous=previous)
+    write_pack(folder, files)
+    return folder
