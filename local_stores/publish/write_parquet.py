@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -72,17 +73,8 @@ def _facts(table: ReportTable, basis: Basis, year: YearToDate | None) -> dict[st
         "run_id": basis.run_id,
         "plan_digest": basis.plan_digest,
         "dimensions": list(table.dimensions),
-        "measures": [
-            {
-                "name": m.name,
-                "label": m.label,
-                "scale": m.scale,
-                "currency": m.currency,
-                "foots": m.foots,
-                "column": m.column,
-            }
-            for m in table.measures
-        ],
+        "dimension_labels": list(table.dimension_labels),
+        "measures": [asdict(measure) for measure in table.measures],
         "year_to_date": None
         if year is None
         else {"included": [list(month) for month in year.included], "missing": list(year.missing)},

@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.demo.oracle import gate_map
+from local_stores.snapshot.gate import gate as product_gate
 from tests.support.gate_reference import gate, level_counts
 
 LINE = st.tuples(st.sampled_from("RST"), st.sampled_from("ABC"), st.integers(0, 14).map(str))
@@ -35,3 +37,18 @@ def test_no_published_cell_stands_for_fewer_than_k_customers(owner, k):
     assert bool(to) == (total >= k and total > 0)
     if to:
         assert counts[None, None] == total
+
+
+@settings(max_examples=200, deadline=None)
+@given(owner=st.lists(LINE, min_size=1, max_size=40), k=st.integers(1, 9))
+def test_the_products_gate_on_arrays_equals_brute_force(owner, k):
+    domains = (["R", "S", "T"], ["A", "B", "C"])
+    dimensions = [np.array([domain.index(line[axis]) for line in owner]) for axis, domain in enumerate(domains)]
+    places = product_gate(dimensions, np.array([int(line[2]) for line in owner]), domains, k)
+    expected = gate(owner, k)
+    if places is None:
+        assert expected == {}
+        return
+    names = [["", *domain] for domain in domains]
+    for (segment, line, _), place in zip(owner, places.tolist(), strict=True):
+        assert tuple(names[axis][code + 1] for axis, code in enumerate(place)) == expected[segment, line]

@@ -174,6 +174,9 @@ def test_the_gate_shows_every_one_of_its_steps_in_the_demo(demo):
             if place != (leaf.segment, leaf.product_line):
                 fired[period, *leaf] = place
     assert len(fired) == 44
+    below = [key for key in fired if key[-1] < 10]
+    assert len(below) == 31  # infra/demo/README.md lists them
+    assert {key[1] for key in below} == {"cn-east", "cn-south", "in-north", "in-south"}
     assert fired["2026-03", "in-south", "month", "FURNITURE", "STEEL", 8] == ("FURNITURE", "")  # with two others
     assert fired["2026-03", "in-south", "month", "MACHINERY", "NICKEL", 8] == ("", "")  # alone in its segment
     assert fired["2026-03", "cn-south", "month", "BUILDING", "NICKEL", 13] == ("", "")  # absorbed, though not small

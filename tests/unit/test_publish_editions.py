@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from local_stores.publish import editions
+from local_stores.publish.derive import figures
 from local_stores.publish.editions import FILES, publish, render
+from local_stores.publish.history import load_published
 from mpc_ops.errors import ConfigError, EvidenceError, StateError
 from tests.support.publish_sample import basis, sample_table, with_value
 
@@ -242,3 +244,29 @@ def test_two_processes_publish_the_same_edition_once(tmp_path):
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
     assert not publish(sample_table(), basis(), tmp_path).new
     shutil.rmtree(tmp_path / "group_performance")
+
+
+def test_a_published_file_can_be_read_back(tmp_path):
+    months(tmp_path, "2026-01", "2026-02")
+    table, year = load_published(tmp_path / "group_performance" / "2026-02" / "result.parquet")
+    assert table == sample_table("2026-02")
+    assert year.included == (("2026-01", 1), ("2026-02", 1))
+    expected = sum(sample_table(p).rows[-1].values[0] for p in ("2026-01", "2026-02"))
+    assert figures(table, table.total, table.measures[0], year).ytd == expected
+    months(tmp_path, "2026-03", year_periods=())
+    assert load_published(tmp_path / "group_performance" / "2026-03" / "result.parquet")[1] is None
+
+
+def test_a_file_that_is_no_published_result_is_refused_in_words(tmp_path):
+    path = tmp_path / "result.parquet"
+    for content in (None, b"", b"PAR1 not really PAR1"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(EvidenceError, match=r"PUBLISHED_ALTERED.*not a published result"):
+            load_published(path)
+    pq.write_table(
+        pq.read_table(publish(sample_table(), basis(), tmp_path).folder / "result.parquet").replace_schema_metadata({}),
+        path,
+    )
+    with pytest.raises(EvidenceError, match="PUBLISHED_ALTERED"):
+        load_published(path)

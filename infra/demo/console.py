@@ -1,0 +1,184 @@
+"""What `make demo` prints: steps with progress, the report, what crossed each border, who could learn what, the verdict.
+
+Takes plain values and tables that exist anyway (`summary.json`, `ReportTable`), computes nothing that is published, and
+prints to any terminal: without a terminal (CI, a pipe) lines come out one after another, without control codes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from local_stores.publish.derive import YearToDate, figures, footing, percent
+from local_stores.publish.model import Measure, ReportTable, Row
+from local_stores.publish.text import exact_text, percent_text, period_label, scaled_text
+from local_stores.publish.view import line_label, prior_label, unit_of
+
+__all__ = ["DemoConsole"]
+
+_PLAIN_WIDTH = 118
+
+
+class DemoConsole:
+    """Prints the demo. One per process.
+
+    Args:
+        console: where to print; by default the standard output, at least 118 columns wide where that is no terminal.
+
+    Attributes:
+        seconds: wall-clock seconds by step, in order, for `summary.json`.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or _default_console()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str, text: str) -> Iterator[None]:
+        """Print a step of the path, run the block, print how long it took (or that it failed)."""
+        started = time.monotonic()
+        if not self.console.is_terminal:
+            self.console.print(Text(f"  \u00b7 {text} ..."))
+        try:
+            with self.console.status(Text(text)):
+                yield
+        except BaseException:
+            self.console.print(Text(f"  \u2717 {text}", style="bold red"))
+            raise
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
+        self.console.print(
+            Text.assemble(("  \u2713 ", "green"), text, (f"  {time.monotonic() - started:.1f} s", "dim"))
+        )
+
+    def heading(self, text: str) -> None:
+        """Print a heading with a rule."""
+        self.console.print()
+        self.console.rule(Text(text, style="bold"), align="left", characters="\u2500")
+
+    def say(self, text: str) -> None:
+        """Print one line of plain text; brackets in it are no markup."""
+        self.console.print(Text(text))
+
+    def report(self, table: ReportTable, year: YearToDate | None, *, leaves: bool = True) -> None:
+        """Print the group report: per line the month, changes and the year to date; totals and not-allocated lines.
+
+        Args:
+            table: the published table.
+            year: the year to date, if any.
+            leaves: print every line; False prints totals and the top's not-allocated line only.
+        """
+        unit, unit_label = unit_of(table)
+        shown = Table(
+            title=f"{table.title}, {period_label(table.period)}, {unit_label}",
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+        )
+        shown.add_column(" / ".join(table.dimension_labels) or "Line", no_wrap=True)
+        for title in (title for base in table.bases for title, _ in _cells(table, table.rows[-1], base, year, unit)):
+            shown.add_column(title, justify="right", no_wrap=False, vertical="bottom")
+        group = ""
+        for row in table.rows:
+            if not leaves and (row.level == "leaf" or (row.level == "not_allocated" and row.labels)):
+                continue
+            if leaves and row.level == "leaf" and row.labels[:-1] and row.labels[0] != group:
+                group = row.labels[0]
+                shown.add_row(Text(group, style="bold"))
+            style = {"subtotal": "bold", "total": "bold", "not_allocated": "dim italic"}.get(row.level, "")
+            label = Text(
+                ("  " if leaves and row.level in {"leaf", "not_allocated"} and row.labels else "") + line_label(row)
+            )
+            cells = [Text(text) for base in table.bases for _, text in _cells(table, row, base, year, unit)]
+            shown.add_row(label, *cells, style=style, end_section=row.level in {"subtotal", "total"})
+        self.console.print(shown)
+        found = footing(table)
+        foots = f"Totals foot: {found.checked - found.failed} of {found.checked} sums." if found.checked else ""
+        counted = [base.label for base in table.bases if not base.foots]
+        note = f" {', '.join(counted)}: counted anew at every level, do not add up." if counted else ""
+        self.say(f"{foots}{note}")
+
+    def flows(self, flows: Sequence[Mapping[str, object]]) -> None:
+        """Print what crossed each border.
+
+        Args:
+            flows: `{from, to, payload_class, bytes, messages}` with jurisdiction codes, as in `summary.json`.
+        """
+        shown = Table(box=None, pad_edge=False)
+        for title, justify in (
+            ("From", "left"),
+            ("To", "left"),
+            ("Class", "left"),
+            ("Messages", "right"),
+            ("Bytes", "right"),
+        ):
+            shown.add_column(title, justify="right" if justify == "right" else "left")
+        for flow in sorted(flows, key=lambda flow: (str(flow["from"]), str(flow["to"]), str(flow["payload_class"]))):
+            crosses = flow["from"] != flow["to"]
+            cells = [Text(str(flow[name])) for name in ("from", "to", "payload_class")]
+            numbers = [Text(f"{int(str(flow[name])):,}") for name in ("messages", "bytes")]
+            shown.add_row(*cells, *numbers, style="" if crosses else "dim")
+        self.console.print(shown)
+        total = sum(int(str(flow["bytes"])) for flow in flows if flow["from"] != flow["to"])
+        records = [
+            flow for flow in flows if flow["from"] != flow["to"] and str(flow["payload_class"]).startswith("record")
+        ]
+        self.say(
+            f"{total:,} bytes crossed a border; record-level classes among them: {len(records) or 'none recorded'}."
+        )
+
+    def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Print (name, text) pairs in two columns: what each party could learn, where the files are."""
+        shown = Table(box=None, show_header=False, pad_edge=False)
+        shown.add_column(style="bold", no_wrap=True)
+        shown.add_column(overflow="fold")
+        for name, text in rows:
+            shown.add_row(Text(name), Text(text))
+        self.console.print(shown)
+
+    def verdict(self, passed: bool, text: str) -> None:  # noqa: FBT001 - a verdict is one word
+        """Print a check's outcome."""
+        mark, style = ("\u2713", "bold green") if passed else ("\u2717", "bold red")
+        self.console.print(Text(f"{mark} {text}", style=style))
+
+    def files(self, paths: Sequence[Path], root: Path) -> None:
+        """Print paths below `root`, as one would type them."""
+        for path in paths:
+            self.say(f"  {path.relative_to(root) if path.is_relative_to(root) else path}")
+
+
+def _default_console() -> Console:
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, _PLAIN_WIDTH))
+
+
+def _cells(table: ReportTable, row: Row, base: Measure, year: YearToDate | None, unit: int) -> list[tuple[str, str]]:
+    """Return (title, text) of one measure: fewer columns than the page, so that a terminal holds them."""
+    own = figures(table, row, base, year)
+    if base.kind == "count":
+        return [(base.label, exact_text(own.month, base.scale))]
+    cells = [(base.label, scaled_text(own.month, base.scale, unit))]
+    if base.percent_of:
+        whole = table.value(row, base.percent_of)
+        return [*cells, (f"{base.label} %", _share(own.month, whole))]
+    if own.prior is not None:
+        cells += [
+            (prior_label(table.period), scaled_text(own.prior, base.scale, unit)),
+            ("Change", _share(own.change, own.prior, sign=True)),
+        ]
+    if own.prior_cc is not None:
+        cells.append(("at constant rates", _share(own.change_cc, own.prior_cc, sign=True)))
+    if own.ytd is not None:
+        cells.append(("Year to date", scaled_text(own.ytd, base.scale, unit)))
+    return cells
+
+
+def _share(part: int | None, whole: int | None, *, sign: bool = False) -> str:
+    return percent_text(percent(part, whole), sign=sign) if part or whole else "\u2013"

@@ -1,0 +1,74 @@
+"""The product's own path in the clear (Gate, translation, lanes, table, file) gives what the oracle says, on the demo's data.
+
+No sharing happens here; what operators do is addition, so this test and the operators' tests together say that the demo
+is exact. The oracle shares no code with what it is compared with.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from infra.demo.data import ENTITIES, prepare
+from infra.demo.oracle import differences, lines_of, published_rows, report
+from infra.demo.reference import PERIODS, prior_year, rates
+from local_stores.publish.build import table_from_lanes
+from local_stores.publish.editions import publish
+from local_stores.snapshot.contribution import compute_figures
+from local_stores.snapshot.local_plan import UnitTable
+from tests.support.federation import make_federation, make_plan
+from tests.support.publish_sample import basis
+
+CACHE = Path(__file__).resolve().parents[2] / "var" / "cache" / "tpch"
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    return make_federation(tmp_path_factory.mktemp("federation")).federation
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("stores"), CACHE)
+
+
+def unit_table(lines, plan):
+    """One row per slice, segment, product line and customer, as the local plan gives them."""
+    keys = ["slice", "segment", "product_line", "customer"]
+    lines = lines.append_column("margin", pc.subtract(lines["revenue"], lines["cost"]))
+    sums = lines.group_by(keys).aggregate([("revenue", "sum"), ("margin", "sum"), ("cost", "count")])
+    dimensions = tuple(
+        np.array(pc.index_in(sums[name], pa.array(plan.domains[name])), np.int64)
+        for name in ("segment", "product_line")
+    )
+    units = sums["customer"].combine_chunks().dictionary_encode().indices
+    return UnitTable(
+        slices=np.array(pc.index_in(sums["slice"], pa.array(["month", "prior"])), np.int64),
+        dimensions=dimensions,
+        units=np.array(units, np.int64),
+        aggregates={
+            "revenue": np.array(sums["revenue_sum"], np.int64),
+            "margin": np.array(sums["margin_sum"], np.int64),
+            "lines": np.array(sums["cost_count"], np.int64),
+        },
+    )
+
+
+@pytest.mark.parametrize("k", [2, 10, 25])
+@pytest.mark.parametrize("period", PERIODS)
+def test_the_product_computes_what_the_oracle_computes(federation, stores, tmp_path, period, k):
+    plan = make_plan(federation, k=k)
+    table, lines = rates(), lines_of(stores, period)
+    total = 0
+    for entity in ENTITIES:
+        own = lines.filter(pc.equal(lines["entity"], entity.name))
+        at = {
+            "period": table[period][entity.currency]["avg_rate"],
+            "prior_year": table[prior_year(period)][entity.currency]["avg_rate"],
+        }
+        total = total + compute_figures(plan, unit_table(own, plan), at, owner=entity.name).lanes.astype(object)
+    result = table_from_lanes(plan, total.tolist(), period=period, edition=1)
+    published = publish(result, basis(period), tmp_path)
+    assert differences(report(lines, period, table, k=k), published_rows(published.folder / "result.parquet")) == []
