@@ -76,8 +76,13 @@ def load_dags() -> dict[str, Any]:
 
 
 def _run_one(dag: Any, period: str, on_task: Callable[[TaskEvent], None] | None) -> RunResult:
+    from airflow.sdk.definitions._internal.dag_parsing_context import (  # noqa: PLC0415
+        _airflow_parsing_context_manager,
+    )
+
     started, cpu = time.monotonic(), time.process_time()
-    with _task_events(period, on_task):
+    # `dag.test()` reads the DAG file again: the context tells the factory, as a worker does, which DAG is wanted.
+    with _airflow_parsing_context_manager(dag.dag_id), _task_events(period, on_task):
         run = dag.test(run_conf={"period": period})
     tasks = {
         task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]": _word(task.state)
