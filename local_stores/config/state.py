@@ -46,18 +46,19 @@ class State:
             StoreUnavailable: STATE_UNAVAILABLE. ConfigError: FILE_TOO_LONG.
         """
         name = _checked(name)
+        data: bytes | None
         try:
             if self._folder is not None:
-                with (self._folder / name).open("rb") as file:
-                    data = file.read(limit_bytes + 1)
+                path = self._folder / name
+                data = path.read_bytes() if path.stat().st_size <= limit_bytes else None
             else:
-                with self._fs().open(self._at(name), "rb") as file:
-                    data = file.read(limit_bytes + 1)
+                at = self._at(name)
+                data = self._fs().cat_file(at) if self._fs().size(at) <= limit_bytes else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _unavailable(error, name) from None
-        if len(data) > limit_bytes:
+        if data is None:
             raise ConfigError("FILE_TOO_LONG", "a state file is too long", ids={"file": name})
         return data
 
