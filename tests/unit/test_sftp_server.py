@@ -268,11 +268,26 @@ def test_several_owners_deliver_at_once(site):
     assert list(sizes.values()) == [250_000] * 6
 
 
-def test_nothing_of_the_owners_bytes_or_keys_is_logged(site):
-    assert "login refused: de-a" in site.log
-    assert "login refused: unknown account" in site.log
-    assert "delivered once, 5 bytes" in site.log
-    for word in ("Traceback", "nobody", "PRIVATE", "first", "ssh-ed25519"):
+def test_nothing_of_the_owners_bytes_or_keys_is_logged(tmp_path):
+    site = SftpSite.make(tmp_path)
+    with site.running(max_file_bytes=10):
+        for account, key in (("de-b", "de-a"), ("nobody", "de-a")):
+            with pytest.raises(ConfigError), site.connect(account, key_file=site.keys[key]):
+                pass
+        with socket.create_connection(("127.0.0.1", site.port)) as garbage:
+            garbage.sendall(b"SSH-2.0-canary\r\n" + b"canary" * 1000)
+        with site.connect() as sftp:
+            put_once(sftp, "small", b"canary")
+            with pytest.raises(ComityError):
+                put_once(sftp, "large", b"canary" * 10)
+    for line in (
+        "login refused: de-b",
+        "login refused: unknown account",
+        "de-a delivered small, 6 bytes",
+        "FILE_TOO_LARGE",
+    ):
+        assert line in site.log
+    for word in ("Traceback", "nobody", "PRIVATE", "canary", "ssh-ed25519"):
         assert word not in site.log
 
 
