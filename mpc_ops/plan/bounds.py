@@ -116,7 +116,8 @@ def _infer(expr: Expr, contract: DatasetContract) -> Typed:
         arg = _infer(expr.arg, contract)
         return _comparison([arg, *(_literal(value) for value in expr.values)])
     if isinstance(expr, IsNull):
-        return replace(_merged(Typed("boolean"), [_infer(expr.arg, contract)]), nullable=False)
+        _infer(expr.arg, contract)
+        return Typed("boolean")  # whether a value is there does not tell which one
     return _case(expr, contract)
 
 
@@ -221,7 +222,7 @@ def _comparison(parts: list[Typed]) -> Typed:
             "a constant is compared with a private column, and the report's text travels to every data owner and operator",
             hint="Compare dimensions or measures, or let each entity mark the rows in its own store",
         )
-    return out
+    return replace(out, private=False, literal=False)  # only a truth value goes on
 
 
 def _case(expr: Case, contract: DatasetContract) -> Typed:

@@ -1,0 +1,1 @@
+SELECT COUNT(*) AS lines FROM sales_line WHERE period = :period
