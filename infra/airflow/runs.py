@@ -76,13 +76,8 @@ def load_dags() -> dict[str, Any]:
 
 
 def _run_one(dag: Any, period: str, on_task: Callable[[TaskEvent], None] | None) -> RunResult:
-    from airflow.sdk.definitions._internal.dag_parsing_context import (  # noqa: PLC0415
-        _airflow_parsing_context_manager,
-    )
-
     started, cpu = time.monotonic(), time.process_time()
-    # `dag.test()` reads the DAG file again: the context tells the factory, as a worker does, which DAG is wanted.
-    with _airflow_parsing_context_manager(dag.dag_id), _task_events(period, on_task):
+    with _one_dag(dag.dag_id), _task_events(period, on_task):
         run = dag.test(run_conf={"period": period})
     tasks = {
         task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]": _word(task.state)
@@ -96,6 +91,19 @@ def _run_one(dag: Any, period: str, on_task: Callable[[TaskEvent], None] | None)
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu,
     )
+
+
+@contextlib.contextmanager
+def _one_dag(dag_id: str) -> Iterator[None]:
+    # `dag.test()` reads the DAG file again: this tells the factory, as a worker does, which DAG is wanted. Airflow's
+    # own context manager leaves the variable behind.
+    from airflow.sdk.definitions.context import _AIRFLOW_PARSING_CONTEXT_DAG_ID as VARIABLE  # noqa: PLC0415
+
+    os.environ[VARIABLE] = dag_id
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
 
 
 def _word(state: object) -> str:

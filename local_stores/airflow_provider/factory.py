@@ -64,6 +64,14 @@ class _Build:
     def wants(self, dag_id: str) -> bool:
         return self.only is None or self.only == dag_id
 
+    def step(self, task_id: str, arguments: Mapping[str, Any], *, step: str | None = None, **more: Any) -> StepTask:
+        return StepTask(
+            task_id=task_id, step=step or task_id, arguments=arguments, releases_dir=self.releases_dir, **more
+        )
+
+    def poll(self, task_id: str, poll: str, arguments: Mapping[str, Any]) -> PollTask:
+        return PollTask(task_id=task_id, poll=poll, arguments=arguments, releases_dir=self.releases_dir)
+
 
 def build_dags(dag_file: str) -> dict[str, DAG]:
     """Build the DAGs of the site that COMITY_SITE names.
@@ -150,7 +158,6 @@ def _dag(
 def _file(build: _Build, owner: str, report: _Report) -> DAG:
     who = {"owner": owner, "period": PERIOD}
     what = {**who, "report": report.name}
-    common: dict[str, Any] = {"releases_dir": build.releases_dir}
     with _dag(
         build,
         f"file_{report.name}__{owner}",
@@ -161,34 +168,22 @@ def _file(build: _Build, owner: str, report: _Report) -> DAG:
         tags=[owner, report.name, "file"],
         max_active_runs=_FILINGS_AT_ONCE,
     ) as dag:
-        check = StepTask(task_id="check_release", step="check_release", arguments=what, closed_is_skip=True, **common)
-        snapshot = StepTask(
-            task_id="snapshot", step="take_snapshots", arguments={**who, "release": check.output}, **common
-        )
+        check = build.step("check_release", what, closed_is_skip=True)
+        snapshot = build.step("snapshot", {**who, "release": check.output}, step="take_snapshots")
         data = {**what, "snapshots": snapshot.output}
-        validate = StepTask(task_id="validate", step="validate", arguments=data, **common)
-        plan = StepTask(task_id="local_plan", step="local_plan", arguments=data, **common)
+        validate = build.step("validate", data)
+        plan = build.step("local_plan", data)
         figures = {**what, "contribution": plan.output}
-        sign_off = PollTask(task_id="sign_off", poll="sign_off_ready", arguments=figures, **common)
-        share = StepTask(
-            task_id="share_and_seal",
-            step="share_and_seal",
-            arguments={**figures, "sign_off": sign_off.output},
-            **common,
-        )
+        sign_off = build.poll("sign_off", "sign_off_ready", figures)
+        share = build.step("share_and_seal", {**figures, "sign_off": sign_off.output})
         deliver = StepTask.partial(
             task_id="deliver",
             step="deliver",
             arguments={"owner": owner},
+            releases_dir=build.releases_dir,
             map_index_template="{{ task.parcel['operator'] }}",
-            **common,
         ).expand(parcel=share.output)
-        receipts = PollTask(
-            task_id="await_receipts",
-            poll="receipts_ready",
-            arguments={"owner": owner, "parcels": share.output},
-            **common,
-        )
+        receipts = build.poll("await_receipts", "receipts_ready", {"owner": owner, "parcels": share.output})
         validate >> plan
         deliver >> receipts
     return dag
@@ -206,48 +201,33 @@ def _outcome(build: _Build, owner: str, report: _Report) -> DAG:
         tags=[owner, report.name, "outcome"],
         max_active_runs=_OUTCOMES_AT_ONCE,
     ) as dag:
-        wait = PollTask(task_id="await_outcome", poll="outcome_ready", arguments=what, releases_dir=build.releases_dir)
-        fetch = StepTask(
-            task_id="fetch_evidence", step="fetch_outcome", arguments=what, releases_dir=build.releases_dir
-        )
-        wait >> fetch
+        wait = build.poll("await_outcome", "outcome_ready", what)
+        wait >> build.step("fetch_evidence", what, step="fetch_outcome")
     return dag
 
 
 def _snapshot(build: _Build, owner: str, dataset: str, reports: list[_Report]) -> DAG:
-    rows = {key: row for report in reports for key, row in report.rows.items()}
     who = {"owner": owner, "period": PERIOD}
     with _dag(
         build,
         f"snapshot_{dataset}__{owner}",
-        rows,
+        {key: row for report in reports for key, row in report.rows.items()},
         party=owner,
         pool=owner_pool(owner),
         doc_md=runbooks.SNAPSHOT,
         tags=[owner, dataset, "snapshot"],
         max_active_runs=1,
     ) as dag:
-        purpose = StepTask(
-            task_id="check_purpose",
-            step="check_purpose",
-            arguments={**who, "reports": [report.name for report in reports]},
-            releases_dir=build.releases_dir,
-            closed_is_skip=True,
+        purpose = build.step(
+            "check_purpose", {**who, "reports": [report.name for report in reports]}, closed_is_skip=True
         )
-        take = StepTask(
-            task_id="take_snapshot",
-            step="take_snapshot",
-            arguments={**who, "dataset": dataset},
-            releases_dir=build.releases_dir,
-            outlets=[Asset(name=f"{owner}.{dataset}", uri=f"comity://{owner}/{dataset}")],
-        )
-        purpose >> take
+        asset = Asset(name=f"{owner}.{dataset}", uri=f"comity://{owner}/{dataset}")
+        purpose >> build.step("take_snapshot", {**who, "dataset": dataset}, outlets=[asset])
     return dag
 
 
 def _group(build: _Build, report: _Report) -> DAG:
     what = {"report": report.name, "period": PERIOD}
-    common: dict[str, Any] = {"releases_dir": build.releases_dir}
     with _dag(
         build,
         f"group_{report.name}",
@@ -258,17 +238,14 @@ def _group(build: _Build, report: _Report) -> DAG:
         tags=[report.name, "group"],
         max_active_runs=1,  # oldest first: the year to date adds published months
     ) as dag:
-        filings = PollTask(task_id="await_filings", poll="filings_ready", arguments=what, **common)
-        close = StepTask(task_id="close", step="close", arguments=what, **common)
+        filings = build.poll("await_filings", "filings_ready", what)
+        close = build.step("close", what)
         run = {"run": close.output}
-        result = PollTask(task_id="await_result", poll="result_ready", arguments=run, **common)
-        fetch = StepTask(task_id="fetch", step="fetch", arguments=run, **common)
-        verify = StepTask(task_id="verify", step="verify", arguments={**run, "fetched": fetch.output}, **common)
-        publish = StepTask(task_id="publish", step="publish", arguments={**run, "verified": verify.output}, **common)
-        acknowledge = StepTask(
-            task_id="acknowledge", step="acknowledge", arguments={**run, "published": publish.output}, **common
-        )
+        result = build.poll("await_result", "result_ready", run)
+        fetch = build.step("fetch", run)
+        verify = build.step("verify", {**run, "fetched": fetch.output})
+        publish = build.step("publish", {**run, "verified": verify.output})
+        build.step("acknowledge", {**run, "published": publish.output})
         filings >> close
         result >> fetch
-        publish >> acknowledge
     return dag
