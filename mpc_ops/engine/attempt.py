@@ -372,13 +372,12 @@ class Attempt:
         """Handle waiting messages until nothing changes: a frame waits for its keys."""
         out: Outgoing = []
         for peer, link in self._links.items():
-            keep: list[Message] = []
-            for message in self._early[peer]:
+            waiting, self._early[peer] = self._early[peer], []
+            for message in waiting:
                 if isinstance(message, Frame) and link.keys is None:
-                    keep.append(message)
+                    self._early[peer].append(message)
                 else:
                     out += [(peer, answer) for answer in self._handle(link, message)]
-            self._early[peer] = keep
         out += self._advance()
         # The own flush or keys may have made room for a frame that waited.
         return out + self._drain() if self._ready_frames() else out
