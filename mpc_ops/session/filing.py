@@ -39,7 +39,7 @@ __all__ = [
     "new_filing",
 ]
 
-_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Take = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 FilingPhase: TypeAlias = Literal[
     "EXPECTED", "RECEIVED", "AGREED", "REJECTED", "DISPUTED", "WITHDRAWN", "INCLUDED", "LATE", "ERASED", "EXPIRED"

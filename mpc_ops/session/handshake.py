@@ -26,7 +26,7 @@ __all__ = [
 
 MAX_SESSIONS = 1000
 _MAX_BYTES = 128 << 10
-_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
 
@@ -34,7 +34,7 @@ class SessionMark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """The latest attempt of one live session that was announced (PREPARE) or accepted (ACCEPT); 0 if none."""
 
     run_id: _Hex
-    cluster: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+    cluster: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}\Z")]
     prepared: _Count = 0
     accepted: _Count = 0
     committed: bool = False
@@ -51,7 +51,7 @@ class SeenOfPeer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     boot: _Count = 0
     ledger_length: _Count = 0
-    ledger_head: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    ledger_head: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     sessions: Annotated[tuple[SessionMark, ...], msgspec.Meta(max_length=MAX_SESSIONS)] = ()
 
 

@@ -39,10 +39,10 @@ MAX_ATTEMPT = 10_000
 MAX_FRAME_BYTES = 1 << 14
 MAX_MESSAGE_BYTES = 1 << 15
 
-_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-_Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}\Z")]
 _Attempt = Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPT)]
-_Code = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]{0,62}$")]
+_Code = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{0,62}\Z")]
 _Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _MlKemPublic = Annotated[bytes, msgspec.Meta(min_length=1184, max_length=1184)]
 _MlKemCiphertext = Annotated[bytes, msgspec.Meta(min_length=1088, max_length=1088)]

@@ -40,7 +40,7 @@ __all__ = [
     "new_session",
 ]
 
-_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Party = Annotated[int, msgspec.Meta(ge=0, le=2)]
 Phase: TypeAlias = Literal["IDLE", "PREPARED", "ACCEPTED", "COMMITTED", "FAILED", "REFUSED", "ERASED"]
 PHASES: tuple[Phase, ...] = ("IDLE", "PREPARED", "ACCEPTED", "COMMITTED", "FAILED", "REFUSED", "ERASED")
