@@ -73,16 +73,16 @@ class Books:
         """Note a frame when it is first accepted; `place`: run, cluster, attempt, ref."""
         self._frame("frame_received", data, (sender, self._context.id), payload_class, place)
 
-    def notice_sent(self, digest: str, size: int, receiver: str, run: str | None, *, evidence: bool = False) -> None:
+    def notice_sent(self, digest: str, size: int, receiver: str, *, run: str | None, kind: PayloadClass) -> None:
         """Note a notice that goes to a peer or to the recipient."""
-        self._notice("notice_sent", digest, size, (self._context.id, receiver), run=run, evidence=evidence)
+        self._notice("notice_sent", digest, size, (self._context.id, receiver), run=run, kind=kind)
 
-    def notice_received(self, digest: str, size: int, sender: str, run: str | None, *, evidence: bool = False) -> None:
+    def notice_received(self, digest: str, size: int, sender: str, *, run: str | None, kind: PayloadClass) -> None:
         """Note a notice that came from a peer, an owner or the recipient."""
-        self._notice("notice_received", digest, size, (sender, self._context.id), run=run, evidence=evidence)
+        self._notice("notice_received", digest, size, (sender, self._context.id), run=run, kind=kind)
 
     def _notice(
-        self, event: str, digest: str, size: int, ends: tuple[str, str], *, run: str | None, evidence: bool
+        self, event: str, digest: str, size: int, ends: tuple[str, str], *, run: str | None, kind: PayloadClass
     ) -> None:
         sender, receiver = ends
         self.note(
@@ -91,7 +91,7 @@ class Books:
             run=run,
             sender=sender,
             receiver=receiver,
-            payload_class=PayloadClass.EVIDENCE if evidence else PayloadClass.CONTROL_METADATA,
+            payload_class=kind,
             bytes=size,
             ref=digest,
         )

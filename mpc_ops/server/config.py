@@ -43,7 +43,6 @@ class Limits:
         stage_timeout_s: a PREPARED attempt without progress for this long starts anew.
         stall_s: a run without progress for this long is shown as STALLED.
         settle_s: how long notices that a filing or manifest names may take to arrive before it is refused.
-        expiry_s: how long after give_up_at what is left of a failed run is erased.
         max_part_bytes: largest sealed part.
         max_notices: most notices held in all; `max_notices_per_author` by one author.
         max_body_bytes: largest request body of the recipient's API.
@@ -56,7 +55,6 @@ class Limits:
     stage_timeout_s: float = 60.0
     stall_s: float = 60.0
     settle_s: float = 15.0
-    expiry_s: float = 86400.0
     max_part_bytes: int = 1 << 30
     max_notices: int = 500_000
     max_notices_per_author: int = 50_000
@@ -76,7 +74,6 @@ class _LimitsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     stage_timeout_s: float | int = Limits.stage_timeout_s
     stall_s: float | int = Limits.stall_s
     settle_s: float | int = Limits.settle_s
-    expiry_s: float | int = Limits.expiry_s
     max_part_bytes: int = Limits.max_part_bytes
     max_notices: int = Limits.max_notices
     max_notices_per_author: int = Limits.max_notices_per_author

@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeAlias
 from mpc_ops.envelope.canonical import sha256_hex
 from mpc_ops.errors import ComityError, PeerProtocolError, StateError
 from mpc_ops.federation.loaded import Federation
-from mpc_ops.notices.model import Manifest, Notice, Release, Statement
+from mpc_ops.notices.model import Manifest, Notice, Release
 from mpc_ops.notices.signed import SignedNotice, parse_notice, run_id_of, sign_notice, verify_notice
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
-from mpc_ops.server.routing import concerns, peers_of, run_named_by
+from mpc_ops.server.routing import class_of, concerns, peers_of, run_named_by
 from mpc_ops.server.sync import MAX_ANNOUNCED, Have, Want, encode_sync
 from mpc_ops.transport.wire import Kind
 
@@ -96,7 +96,7 @@ class NoticeBook:
         run = self._run_of(verified)
         if source.channel != "own":
             self._books.notice_received(
-                verified.digest, len(data), source.party, run, evidence=isinstance(verified.notice, Statement)
+                verified.digest, len(data), source.party, run=run, kind=class_of(verified.notice)
             )
         self._insert(verified, run, data, source)
         return verified, True
@@ -270,11 +270,7 @@ class NoticeBook:
                 continue
             data = self.data(signed.digest) or b""
             self._books.notice_sent(
-                signed.digest,
-                len(data),
-                peer,
-                self._run_of(signed),
-                evidence=isinstance(signed.notice, Statement),
+                signed.digest, len(data), peer, run=self._run_of(signed), kind=class_of(signed.notice)
             )
             self._context.send(peer, Kind.NOTICE, data)
 

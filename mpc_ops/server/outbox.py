@@ -24,10 +24,12 @@ from mpc_ops.notices.model import (
     Withdrawal,
 )
 from mpc_ops.notices.signed import SignedNotice
+from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
 from mpc_ops.server.durable import publish_file
 from mpc_ops.server.notices import NoticeBook, Source
 from mpc_ops.server.reports import Reports
+from mpc_ops.server.routing import class_of, run_named_by
 
 __all__ = ["Outbox"]
 
@@ -37,8 +39,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 class Outbox:
     """Writes notices, and files of a run's evidence, for the owners of this operator's regions."""
 
-    def __init__(self, context: Context, book: NoticeBook, reports: Reports) -> None:
+    def __init__(self, context: Context, books: Books, book: NoticeBook, reports: Reports) -> None:
         self._context = context
+        self._books = books
         self._book = book
         self._reports = reports
         self._folder = context.config.spool / "outbox"
@@ -49,20 +52,26 @@ class Outbox:
         return self._context.federation
 
     def _on_notice(self, signed: SignedNotice, _source: Source) -> None:
-        owners = self._readers(signed)
-        if owners:
-            data = signed.envelope.to_bytes()
-            self._context.afterwards(lambda: self._write(signed, data, owners))
-        if isinstance(signed.notice, (Filed, Release)):
-            self._context.afterwards(lambda: self._answers_to(signed))
+        self._give(signed)
+        # Gossip keeps no order: what came before the notice that tells whom it concerns is given out now.
+        if isinstance(signed.notice, Filed):
+            for kind in ("receipt", "rejected"):
+                for other in self._book.find(kind, about=signed.digest):
+                    self._give(other)
+        elif isinstance(signed.notice, Release):
+            for kind in ("period_key", "manifest", "reopen"):
+                for other in self._book.find(kind, plan=str(self._plan_of(signed))):
+                    self._give(other)
 
-    def _answers_to(self, signed: SignedNotice) -> None:
-        """Write what came earlier than the notice that tells whom it concerns (gossip keeps no order)."""
-        where = {"about": signed.digest} if isinstance(signed.notice, Filed) else {"plan": str(self._plan_of(signed))}
-        kinds = ("receipt", "rejected") if isinstance(signed.notice, Filed) else ("period_key", "manifest", "reopen")
-        for kind in kinds:
-            for other in self._book.find(kind, **where):
-                self._write(other, other.envelope.to_bytes(), self._readers(other))
+    def _give(self, signed: SignedNotice) -> None:
+        owners = self._readers(signed)
+        data = signed.envelope.to_bytes()
+        for owner in owners:
+            self._books.notice_sent(
+                signed.digest, len(data), owner, run=run_named_by(signed.notice), kind=class_of(signed.notice)
+            )
+        if owners:
+            self._context.afterwards(lambda: self._write(signed, data, owners))
 
     def _plan_of(self, signed: SignedNotice) -> str | None:
         found = self._context.store.value("SELECT plan FROM notices WHERE digest = ?", signed.digest)

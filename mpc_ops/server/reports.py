@@ -49,7 +49,12 @@ class Report:
     @property
     def recipient(self) -> str:
         """Who reconstructs the result."""
-        return str(cast("DeliverNode", self.plan.node(DeliverNode)).recipient)
+        return str(self.deliver.recipient)
+
+    @property
+    def deliver(self) -> DeliverNode:
+        """The delivery node."""
+        return cast("DeliverNode", self.plan.node(DeliverNode))
 
     @property
     def gate(self) -> GateNode:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mpc_ops.errors import ConfigError
 from mpc_ops.federation.loaded import Federation
+from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.model import (
     Ack,
     Approval,
@@ -23,6 +24,7 @@ from mpc_ops.notices.model import (
     Rejected,
     Release,
     Reopen,
+    ResultCommitment,
     State,
     Statement,
     Withdrawal,
@@ -30,7 +32,7 @@ from mpc_ops.notices.model import (
 from mpc_ops.server.config import parse_address
 from mpc_ops.transport.peers import PeerEndpoint
 
-__all__ = ["concerns", "dials", "group_operators", "peer_table", "peers_of", "run_named_by"]
+__all__ = ["class_of", "concerns", "dials", "group_operators", "peer_table", "peers_of", "run_named_by"]
 
 _EVERYBODY = (
     Release, Reference, Approval, Withdrawal, Filed, Manifest, Cancel, Reopen, State, Statement, Ack, Erased, Outcome,
@@ -90,6 +92,17 @@ def run_named_by(notice: Notice) -> str | None:
     """Return the run a notice names, None if it names none."""
     run = getattr(notice, "run", None)
     return None if run is None else str(run)
+
+
+def class_of(notice: Notice) -> PayloadClass:
+    """Return the payload class of a notice in ledgers."""
+    if isinstance(notice, Statement):
+        return PayloadClass.EVIDENCE
+    if isinstance(notice, PeriodKeyNotice):
+        return PayloadClass.KEY_MATERIAL
+    if isinstance(notice, ResultCommitment):
+        return PayloadClass.MAC_OR_COMMITMENT
+    return PayloadClass.CONTROL_METADATA
 
 
 def concerns(federation: Federation, operator: str, notice: Notice) -> bool:

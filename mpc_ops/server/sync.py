@@ -1,6 +1,6 @@
 """Messages between operators beside the session's own: notices held and wanted, claims of holders, confirmations.
 
-MessagePack structs with a `type` field on links of kind SYNC; crossing frames and ledger extracts travel on kind FRAME. Everything is
+MessagePack structs with a `type` field on links of kind SYNC; crossing frames, ledger extracts and evidence travel on kind FRAME. Everything is
 length-checked and schema-checked; the sender is the authenticated end of the link.
 """
 
@@ -15,6 +15,8 @@ from mpc_ops.errors import PeerProtocolError
 __all__ = [
     "MAX_ANNOUNCED",
     "BulkMessage",
+    "BundleCopy",
+    "BundleWant",
     "CrossFrame",
     "Crossed",
     "ExtractCopy",
@@ -77,17 +79,20 @@ class Crossed(_Sync, frozen=True, forbid_unknown_fields=True, tag="crossed", kw_
 
 
 class LedgerHead(_Sync, frozen=True, forbid_unknown_fields=True, tag="head", kw_only=True):
-    """My ledger has `length` lines and this head: remember it, so that a restored disk of mine is noticed."""
+    """My ledger has `length` lines and this head at this stage: remember it, so that a restored disk is noticed."""
 
+    run_id: _Hex
+    cluster: _Name
     length: _Count
     head: _Hex
 
 
 class ExtractCopy(_Sync, frozen=True, forbid_unknown_fields=True, tag="extract", kw_only=True):
-    """My signed ledger extract of a run, for the recipient's evidence."""
+    """My signed ledger extract and attestation of a run (none where it ended without a result), for its evidence."""
 
     run_id: _Hex
-    data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=32 << 20)]
+    ledger: Annotated[bytes, msgspec.Meta(min_length=1, max_length=48 << 20)]
+    attestation: Annotated[bytes, msgspec.Meta(max_length=2 << 20)]
 
 
 class ExtractHeld(_Sync, frozen=True, forbid_unknown_fields=True, tag="extract_held", kw_only=True):
@@ -96,7 +101,20 @@ class ExtractHeld(_Sync, frozen=True, forbid_unknown_fields=True, tag="extract_h
     run_id: _Hex
 
 
-SyncMessage: TypeAlias = Have | Want | FilingClaim | Crossed | LedgerHead | ExtractHeld
+class BundleWant(_Sync, frozen=True, forbid_unknown_fields=True, tag="bundle_want", kw_only=True):
+    """Send me the evidence of this run for its owners, when it is complete."""
+
+    run_id: _Hex
+
+
+class BundleCopy(_Sync, frozen=True, forbid_unknown_fields=True, tag="bundle", kw_only=True):
+    """The evidence of a run (mpc_ops.evidence.bundle), as the recipient gets it."""
+
+    run_id: _Hex
+    data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=_MAX_BULK_BYTES)]
+
+
+SyncMessage: TypeAlias = Have | Want | FilingClaim | Crossed | LedgerHead | ExtractHeld | BundleWant
 
 
 class CrossFrame(_Sync, frozen=True, forbid_unknown_fields=True, tag="cross", kw_only=True):
@@ -113,7 +131,7 @@ class CrossFrame(_Sync, frozen=True, forbid_unknown_fields=True, tag="cross", kw
     signature: Annotated[bytes, msgspec.Meta(min_length=3309, max_length=3309)]
 
 
-BulkMessage: TypeAlias = CrossFrame | ExtractCopy
+BulkMessage: TypeAlias = CrossFrame | ExtractCopy | BundleCopy
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[SyncMessage] = msgspec.msgpack.Decoder(SyncMessage, strict=True)

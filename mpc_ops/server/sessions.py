@@ -1,0 +1,652 @@
+"""The driver of the session machine: one run at each cluster that this operator sits in.
+
+Follows mpc_ops.session's driver protocol. The stored state is the truth; what is kept in memory (the attempt of each live
+session, timers) may be lost at any moment. What a kind of cluster computes and hands on stands in `stages`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, cast
+
+from mpc_ops.engine import Attempt, AttemptContext, AttemptDone, Outgoing, StageKeys, StageOutput
+from mpc_ops.errors import ComityError, LocalProtocolError, NotYet, PeerProtocolError, StateError
+from mpc_ops.federation.model import PayloadClass
+from mpc_ops.notices import model
+from mpc_ops.notices.signed import SignedNotice
+from mpc_ops.server.admission import Admission, Admissions
+from mpc_ops.server.books import Books
+from mpc_ops.server.context import Context
+from mpc_ops.server.notices import NoticeBook, Source
+from mpc_ops.server.sync import LedgerHead, encode_sync
+from mpc_ops.session import (
+    MAX_MESSAGE_BYTES,
+    SESSION,
+    Accept,
+    Announce,
+    Ask,
+    BeginAttempt,
+    CheckFailed,
+    Committed,
+    DropAttempt,
+    EraseSession,
+    Expire,
+    Frame,
+    KexConfirm,
+    KexOffer,
+    KexReply,
+    Message,
+    Prepare,
+    Proven,
+    Ready,
+    Refuse,
+    Release,
+    Retry,
+    Send,
+    SessionAction,
+    SessionEvent,
+    SessionState,
+    StartWork,
+    Stop,
+    decode_message,
+    encode_message,
+    event_of,
+    from_json,
+    new_session,
+    to_json,
+)
+from mpc_ops.transport.wire import Kind
+
+__all__ = ["RunHooks", "Sessions", "Stages", "fresh_nonce"]
+
+_LIVE = ("IDLE", "PREPARED", "ACCEPTED", "COMMITTED")
+_EARLY_SESSIONS = 1000
+_EARLY_MESSAGES = 8
+_CLASS: dict[type, PayloadClass] = {
+    Prepare: PayloadClass.KEY_MATERIAL,
+    KexOffer: PayloadClass.KEY_MATERIAL,
+    KexReply: PayloadClass.KEY_MATERIAL,
+    KexConfirm: PayloadClass.KEY_MATERIAL,
+    Accept: PayloadClass.MAC_OR_COMMITMENT,
+    Frame: PayloadClass.MAC_OR_COMMITMENT,
+}
+_Key: TypeAlias = tuple[str, str]
+_Work: TypeAlias = Callable[[], Outgoing]
+
+
+def fresh_nonce() -> str:
+    """Return 32 fresh random bytes in hex."""
+    return secrets.token_hex(32)
+
+
+class Stages(Protocol):
+    """What one kind of cluster (region or group) computes and hands on. Called inside a unit."""
+
+    def include(self, found: Admission, cluster: str) -> None:
+        """Bind the inputs to the run.
+
+        Raises:
+            NotYet: an input is still to come. ComityError: the run is refused with its code.
+        """
+
+    def compute(self, found: Admission, state: SessionState, keys: StageKeys) -> StageOutput:
+        """Compute the stage of the present attempt."""
+
+    def keep(self, found: Admission, state: SessionState, output: StageOutput) -> None:
+        """Make outputs durable, sealed and unsent, before ACCEPTED."""
+
+    def release(self, state: SessionState) -> None:
+        """COMMITTED: hand out what `keep` stored and is not confirmed yet; idempotent."""
+
+    def drop(self, state: SessionState) -> None:
+        """Delete stored outputs that were not released."""
+
+    def erase(self, state: SessionState) -> None:
+        """Delete inputs and outputs of the session; idempotent."""
+
+
+class RunHooks(Protocol):
+    """Who wants to know what happened to a session (filings, evidence). Called inside a unit."""
+
+    def committed(self, state: SessionState) -> None:
+        """The session is COMMITTED here."""
+
+    def ended(self, state: SessionState) -> None:
+        """The session FAILED or was REFUSED here."""
+
+    def erased(self, state: SessionState) -> None:
+        """The session's shares are erased here."""
+
+
+@dataclass
+class _Timer:
+    """In-memory pace of one session: when it last moved, when it asks next."""
+
+    moved: float
+    ask: float
+    pause: float
+
+
+class Sessions:
+    """All sessions of this operator; every public method that changes something is called inside a unit."""
+
+    def __init__(self, context: Context, books: Books, book: NoticeBook, admissions: Admissions) -> None:
+        self.context = self._context = context
+        self.books = self._books = books
+        self.book = self._book = book
+        self.admissions = admissions
+        self._store = context.store
+        self.stages: dict[str, Stages] = {}
+        self.hooks: list[RunHooks] = []
+        self._attempts: dict[_Key, Attempt] = {}
+        self._timers: dict[_Key, _Timer] = {}
+        self._pending: dict[str, float] = {}
+        self._short: set[str] = set()
+        self._early: OrderedDict[_Key, list[tuple[str, Message]]] = OrderedDict()
+        self._blocked: set[_Key] = set()
+        book.subscribe(self._on_notice)
+
+    # ----------------------------------------------------------------------------------------------------- events
+
+    def _on_notice(self, signed: SignedNotice, _source: Source) -> None:
+        notice = signed.notice
+        if isinstance(notice, model.Manifest):
+            run = str(self._store.value("SELECT run FROM notices WHERE digest = ?", signed.digest))
+            self._pending[run] = self._now()
+            self.consider(run)
+        elif isinstance(notice, (model.Filed, model.Release, model.Approval, model.Receipt, model.Reference)):
+            self._consider_pending()
+        elif isinstance(notice, model.Cancel):
+            self._stop_run(notice.run, "CANCELLED")
+        elif isinstance(notice, model.Withdrawal):
+            self._withdrawn(notice)
+        elif isinstance(notice, model.State) and notice.state != "COMMITTED":
+            self._cluster_ended(notice)
+        elif isinstance(notice, model.Ack):
+            self.acknowledged(notice.run)
+
+    def _now(self) -> float:
+        return self._context.utc().timestamp()
+
+    def _consider_pending(self) -> None:
+        for run in list(self._pending):
+            if run not in self._short:
+                self.consider(run)
+
+    def consider(self, run: str) -> None:
+        """Start the own sessions of a run if everything holds; wait, or refuse, if not."""
+        if run not in self._pending:
+            return
+        try:
+            found = self.admissions.look(run)
+            clusters = self._own_clusters(found)
+            for cluster in clusters:
+                self._open(found, cluster)
+            if run in self._short and not any(self._include(found, cluster) for cluster in clusters):
+                return
+            found = self.admissions.check(run)
+            self.admissions.note_approvals(found)
+            for cluster in clusters:
+                if self._include(found, cluster):
+                    self._ready(found, cluster)
+            if not self._is_short(run):
+                self._pending.pop(run, None)
+        except NotYet as error:
+            self._wait(run, error)
+        except ComityError as error:
+            self._refuse(run, error)
+
+    def _is_short(self, run: str) -> bool:
+        """Remember whether a group session still waits for crossings: only their arrival is worth another look."""
+        short = any(state.phase == "IDLE" for state in self.of_run(run))
+        (self._short.add if short else self._short.discard)(run)
+        return short
+
+    def _include(self, found: Admission, cluster: str) -> bool:
+        """Bind the inputs of an IDLE session; return whether it can begin."""
+        state = self.state(found.run, cluster)
+        if state is None or state.phase != "IDLE":
+            return False
+        try:
+            with self._context.part():
+                self.stages[state.kind].include(found, cluster)
+        except NotYet as error:
+            if error.code != "CROSS_MISSING":
+                raise
+            return False
+        return True
+
+    def _own_clusters(self, found: Admission) -> list[str]:
+        return sorted({*found.clusters, found.report.group} & set(self._context.clusters))
+
+    def _open(self, found: Admission, cluster: str) -> None:
+        if self.state(found.run, cluster) is not None:
+            return
+        terms = self._context.federation.cluster(cluster)
+        members = (terms.operators[0], terms.operators[1], terms.operators[2])
+        state = new_session(found.run, cluster, terms.kind, members, self._context.clusters[cluster])
+        self._save(state, found.manifest.give_up_at)
+        for peer, message in self._early.pop((found.run, cluster), []):
+            self._receive(state.run_id, cluster, peer, message)
+
+    def _ready(self, found: Admission, cluster: str) -> None:
+        state = self.state(found.run, cluster)
+        if state is None:
+            return
+        group = self._context.federation.cluster(found.report.group).operators
+        receivers = {found.report.recipient} if state.kind == "group" else set(group) - {self._context.id}
+        for receiver in sorted(receivers):
+            self.admissions.note(found, self.admissions.decide(found, receiver), receiver)
+        self.step(state, Ready(fresh_nonce()))
+
+    def _wait(self, run: str, error: NotYet) -> None:
+        if self._now() - self._pending[run] > self._context.config.limits.settle_s:
+            self._refuse(run, error)
+
+    def _refuse(self, run: str, error: ComityError) -> None:
+        self._pending.pop(run, None)
+        self.admissions.note_denial(run, error)
+        self._context.log("run_refused", run=run[:16], code=error.code, why=error.what)
+        _, manifest = self._book_manifest(run)
+        for cluster in self._refusing_clusters(run, manifest):
+            state = self.state(run, cluster)
+            if state is not None and state.phase == "IDLE":
+                self.step(state, Refuse(error.code))
+
+    def _book_manifest(self, run: str) -> tuple[SignedNotice, model.Manifest]:
+        (signed,) = self._book.find("manifest", run=run)[:1]
+        return signed, signed.expect(model.Manifest)
+
+    def _refusing_clusters(self, run: str, manifest: model.Manifest) -> list[str]:
+        """Own clusters that speak about a run; where its filings are not known, every cluster of the plan does."""
+        clusters = [str(name) for (name,) in self._store.rows("SELECT cluster FROM sessions WHERE run = ?", run)]
+        if clusters:
+            return clusters
+        for cluster, party in self._context.clusters.items():
+            terms = self._context.federation.cluster(cluster)
+            members = (terms.operators[0], terms.operators[1], terms.operators[2])
+            self._save(new_session(run, cluster, terms.kind, members, party), manifest.give_up_at)
+        return sorted(self._context.clusters)
+
+    def _stop_run(self, run: str, code: str, pair: tuple[str, ...] = ()) -> None:
+        self._pending.pop(run, None)
+        for state in self.of_run(run):
+            if state.phase in {"IDLE", "PREPARED", "ACCEPTED"}:
+                self.try_step(state, Stop(code, pair))
+
+    def _withdrawn(self, notice: model.Withdrawal) -> None:
+        for state in self.live():
+            signed, manifest = self._book_manifest(state.run_id)
+            if manifest.plan == notice.plan and state.phase != "COMMITTED":
+                owners = [self._book.get(digest) for digest in signed.expect(model.Manifest).filings]
+                if any(item is not None and item.expect(model.Filed).owner == notice.owner for item in owners):
+                    self._pending.pop(state.run_id, None)
+                    self.try_step(state, Stop("WITHDRAWN"))
+
+    def _cluster_ended(self, notice: model.State) -> None:
+        """Two operators of another cluster of the run say that it ended: this cluster can't finish."""
+        ended = self.admissions.ended(notice.run, notice.cluster)
+        if ended is None:
+            return
+        kind = self._context.federation.cluster(notice.cluster).kind
+        code = "CANCELLED" if ended.code == "CANCELLED" else f"{kind.upper()}_FAILED"
+        for state in self.of_run(notice.run):
+            if state.cluster == notice.cluster:
+                continue
+            self._pending.pop(notice.run, None)
+            if state.phase in {"IDLE", "PREPARED", "ACCEPTED"}:
+                self.try_step(state, Stop(code, tuple(ended.pair[:2])))
+            elif state.phase == "COMMITTED" and kind == "group":
+                # The region is done, the run is not: its filings can be closed anew, its crossings are worthless.
+                self.stages[state.kind].drop(state)
+                for hook in self.hooks:
+                    hook.ended(state)
+
+    def acknowledged(self, run: str) -> None:
+        """The recipient has published: erase what is COMMITTED."""
+        for state in self.of_run(run):
+            if state.phase == "COMMITTED" and self._book.find("ack", run=run):
+                self.try_step(state, Expire())
+
+    def inputs_changed(self, run: str) -> None:
+        """An input of a group session arrived."""
+        self.consider(run)
+
+    # --------------------------------------------------------------------------------------------------- messages
+
+    def on_message(self, peer: str, data: bytes) -> None:
+        """Take a session message from a peer."""
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise PeerProtocolError("MESSAGE_INVALID", "a session message is too long", ids={"party": peer})
+        message = decode_message(data)
+        cluster = self._context.federation.terms.clusters.get(message.cluster)
+        if cluster is None or peer not in cluster.operators or message.cluster not in self._context.clusters:
+            raise PeerProtocolError("SESSION_FOREIGN", "a message of another cluster", ids={"party": peer})
+        if self.state(message.run_id, message.cluster) is None:
+            self._hold(peer, message)
+            return
+        self._receive(message.run_id, message.cluster, peer, message)
+
+    def _hold(self, peer: str, message: Message) -> None:
+        """The manifest may be a moment behind a peer's first message."""
+        waiting = self._early.setdefault((message.run_id, message.cluster), [])
+        if len(waiting) < _EARLY_MESSAGES * 2:
+            waiting.append((peer, message))
+        while len(self._early) > _EARLY_SESSIONS:
+            self._early.popitem(last=False)
+
+    def _receive(self, run: str, cluster: str, peer: str, message: Message) -> None:
+        state = self.state(run, cluster)
+        if state is None or (run, cluster) in self._blocked:
+            return
+        data = encode_message(message)
+        kind = _CLASS.get(type(message), PayloadClass.CONTROL_METADATA)
+        self._books.frame_received(data, peer, kind, run=run, cluster=cluster, attempt=message.attempt)
+        party = state.members.index(peer)
+        event = event_of(message, party, fresh_nonce())
+        if event is not None:
+            self._mark(peer, message)
+            self.try_step(state, event)
+            return
+        attempt = self._attempts.get((run, cluster))
+        if attempt is None or state.phase not in {"PREPARED", "ACCEPTED"} or message.attempt != state.attempt:
+            return
+        if attempt.context.attempt == state.attempt:
+            self._work(state, lambda: attempt.receive(party, message))
+
+    def _mark(self, peer: str, message: Message) -> None:
+        """Remember how far a peer has come, so that a restored disk of it is noticed."""
+        if not isinstance(message, (Prepare, Accept, Committed)):
+            return
+        prepared = message.attempt
+        accepted = message.attempt if isinstance(message, (Accept, Committed)) else 0
+        self._store.write(
+            "INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " prepared = max(prepared, excluded.prepared), accepted = max(accepted, excluded.accepted),"
+            " committed = max(committed, excluded.committed)",
+            peer, message.run_id, message.cluster, prepared, accepted, int(isinstance(message, Committed)),
+        )  # fmt: skip
+
+    def _work(self, state: SessionState, work: _Work) -> None:
+        """Let the attempt work, send what it says, and step the machine when it is done or a check failed."""
+        key = (state.run_id, state.cluster)
+        attempt = self._attempts[key]
+        try:
+            self._send_all(state, work())
+        except ComityError as error:
+            self._context.log("check_failed", code=error.code, why=error.what, **state.ids())
+            self.try_step(state, CheckFailed(attempt.context.attempt, error.code, self._named(state, attempt, error)))
+            return
+        self._touch(key)
+        if attempt.done is not None and state.phase == "PREPARED":
+            self._prove(state, attempt.done)
+
+    def _named(self, state: SessionState, attempt: Attempt, error: ComityError) -> tuple[str, ...]:
+        operators = self._context.federation.terms.operators
+        pair = tuple(name for name in attempt.blamed(error) if name in operators)
+        return pair or ((self._context.id,) if isinstance(error, LocalProtocolError) else state.pair)
+
+    def _prove(self, state: SessionState, done: AttemptDone) -> None:
+        try:
+            found = self.admissions.look(state.run_id)
+            with self._context.part():
+                self.stages[state.kind].keep(found, state, done.output)
+                self.step(state, Proven(state.attempt, done.links))
+        except ComityError as error:
+            self.admissions.note_denial(state.run_id, error)
+            self._context.log("check_failed", code=error.code, why=error.what, **state.ids())
+            self.try_step(state, CheckFailed(state.attempt, error.code, ()))
+
+    def _send_all(self, state: SessionState, outgoing: Outgoing) -> None:
+        for to, message in outgoing:
+            self._send(state, to, message)
+
+    def _send(self, state: SessionState, to: int, message: Message) -> None:
+        peer = state.members[to]
+        if not self._context.post.up(peer):
+            return  # `Ask` repeats it when the link is up
+        data = encode_message(message)
+        kind = _CLASS.get(type(message), PayloadClass.CONTROL_METADATA)
+        self._books.frame_sent(
+            data, peer, kind, run=state.run_id, cluster=state.cluster, attempt=message.attempt
+        )  # fmt: skip
+        self._context.send(peer, Kind.SESSION, data)
+
+    # ---------------------------------------------------------------------------------------------------- machine
+
+    def state(self, run: str, cluster: str) -> SessionState | None:
+        """Return a session's stored state, None if there is none."""
+        data = self._store.value("SELECT state FROM sessions WHERE run = ? AND cluster = ?", run, cluster)
+        return None if data is None else from_json(SessionState, data)
+
+    def of_run(self, run: str) -> list[SessionState]:
+        """Return the own sessions of a run."""
+        rows = self._store.rows("SELECT state FROM sessions WHERE run = ?", run)
+        return [from_json(SessionState, data) for (data,) in rows]
+
+    def live(self) -> list[SessionState]:
+        """Return sessions that are not over."""
+        rows = self._store.rows(f"SELECT state FROM sessions WHERE phase IN ({','.join('?' * len(_LIVE))})", *_LIVE)  # noqa: S608 - question marks
+        return [from_json(SessionState, data) for (data,) in rows]
+
+    def _save(self, state: SessionState, give_up_at: str | None = None) -> None:
+        now = self._context.now
+        self._store.write(
+            "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " phase = excluded.phase, changed_at = excluded.changed_at, state = excluded.state",
+            state.run_id, state.cluster, state.kind, state.phase, give_up_at or now, now, to_json(state),
+        )  # fmt: skip
+
+    def step(self, state: SessionState, event: SessionEvent) -> SessionState:
+        """Step a session, store it and carry out the actions; raises what the table raises."""
+        after, actions = SESSION.step(state, event)
+        if after != state:
+            self._save(after)
+        if after.phase != state.phase or after.attempt != state.attempt:
+            self._touch((state.run_id, state.cluster))
+            self._context.log("session", code=after.code or None, **after.ids())
+        for action in actions:
+            self._act(after, action)
+        if after.phase != state.phase:
+            self._entered(after, state.phase)
+        return after
+
+    def try_step(self, state: SessionState, event: SessionEvent) -> None:
+        """Step a session with something that came from outside: a refusal is logged, and changes nothing."""
+        try:
+            with self._context.part():
+                self.step(state, event)
+        except (PeerProtocolError, LocalProtocolError) as error:
+            if isinstance(error, LocalProtocolError):
+                self._blocked.add((state.run_id, state.cluster))
+            self.admissions.note_denial(state.run_id, error)
+            self._context.log("session_event_refused", code=error.code, why=error.what, **error.ids)
+        except StateError as error:
+            self._context.log("session_event_refused", code=error.code, **state.ids())
+
+    def _act(self, state: SessionState, action: SessionAction) -> None:
+        key = (state.run_id, state.cluster)
+        if isinstance(action, Send):
+            self._send(state, action.to, action.message)
+        elif isinstance(action, BeginAttempt):
+            self.stages[state.kind].drop(state)
+            self._attempts[key] = Attempt(self._attempt_context(state), self._context.identity)
+        elif isinstance(action, StartWork):
+            self._start(state, action)
+        elif isinstance(action, DropAttempt):
+            self._attempts.pop(key, None)
+            self.stages[state.kind].drop(state)
+        elif isinstance(action, Release):
+            self.stages[state.kind].release(state)
+        elif isinstance(action, Announce):
+            self._announce(state, action)
+        elif isinstance(action, EraseSession):
+            self.stages[state.kind].erase(state)
+
+    def _entered(self, state: SessionState, before: str) -> None:
+        key = (state.run_id, state.cluster)
+        self._books.note(
+            "state", run=state.run_id, cluster=state.cluster, attempt=state.attempt,
+            ref=state.code or state.phase,
+        )  # fmt: skip
+        if state.phase in {"ACCEPTED", "COMMITTED"}:
+            self._countersign(state)
+        if state.phase == "COMMITTED":
+            for hook in self.hooks:
+                hook.committed(state)
+            self.acknowledged(state.run_id)
+        elif state.phase in {"FAILED", "REFUSED"}:
+            for hook in self.hooks:
+                hook.ended(state)
+        elif state.phase == "ERASED":
+            for hook in self.hooks:
+                hook.erased(state)
+        if state.phase in {"FAILED", "REFUSED", "ERASED"} and before != state.phase:
+            self._attempts.pop(key, None)
+            self._timers.pop(key, None)
+
+    def _countersign(self, state: SessionState) -> None:
+        """Give both peers the own ledger head: they would notice if this disk were rolled back."""
+        length, head = self._books.head()
+        message = encode_sync(LedgerHead(length=length, head=head, run_id=state.run_id, cluster=state.cluster))
+        for party in state.peers:
+            self._context.send(state.members[party], Kind.SYNC, message)
+
+    def _attempt_context(self, state: SessionState) -> AttemptContext:
+        signed, manifest = self._book_manifest(state.run_id)
+        federation = self._context.federation
+        first, second, third = (federation.identity(name) for name in state.members)
+        return AttemptContext(
+            run_id=state.run_id,
+            cluster=state.cluster,
+            attempt=state.attempt,
+            kind=state.kind,
+            party=state.party,
+            members=state.members,
+            keys=(first, second, third),
+            federation_digest=federation.digest,
+            plan_digest=manifest.plan,
+            period=manifest.period,
+            manifest_digest=signed.digest,
+        )
+
+    def _start(self, state: SessionState, action: StartWork) -> None:
+        attempt = self._attempts.get((state.run_id, state.cluster))
+        if attempt is None or attempt.context.attempt != action.attempt:
+            return  # lost with an earlier process: the timer starts the next attempt
+        found = self.admissions.look(state.run_id)
+
+        def stage(keys: StageKeys) -> StageOutput:
+            return self.stages[state.kind].compute(found, state, keys)
+
+        self._work(state, lambda: attempt.start(action.nonces, stage))
+
+    def _announce(self, state: SessionState, action: Announce) -> None:
+        if action.phase not in {"COMMITTED", "FAILED", "REFUSED"}:
+            return
+        if self._book.find("state", run=state.run_id, cluster=state.cluster, author=self._context.id):
+            return
+        word = "CANCELLED" if action.phase == "FAILED" and action.code == "CANCELLED" else action.phase
+        self._book.issue(
+            model.State(
+                run=state.run_id,
+                cluster=state.cluster,
+                operator=self._context.id,
+                attempt=min(state.attempt, 10_000),
+                state=cast("Literal['COMMITTED', 'FAILED', 'REFUSED', 'CANCELLED']", word),
+                code=action.code or None,
+                pair=list(action.pair),
+                created_at=self._context.now,
+            )
+        )
+
+    # ----------------------------------------------------------------------------------------------------- timers
+
+    def _touch(self, key: _Key) -> None:
+        limits = self._context.config.limits
+        self._timers[key] = _Timer(self._now(), self._now() + limits.ask_s, limits.ask_s)
+
+    def restore(self) -> None:
+        """At start-up: the old attempts died with the process; say where every session stands, finish erasures."""
+        rows = self._store.rows("SELECT state FROM sessions WHERE phase != 'ERASED'")
+        for (data,) in rows:
+            state = from_json(SessionState, data)
+            self._touch((state.run_id, state.cluster))
+            self.try_step(state, Retry(fresh_nonce()))
+        now = self._context.now
+        for signed in self._book.find("manifest"):
+            run = str(self._store.value("SELECT run FROM notices WHERE digest = ?", signed.digest))
+            states = self.of_run(run)
+            if signed.expect(model.Manifest).give_up_at > now and (
+                not states or any(state.phase == "IDLE" for state in states)
+            ):
+                self._pending[run] = self._now()
+                self.consider(run)
+
+    def link_up(self, peer: str) -> None:
+        """A link came up: say again where every session shared with that peer stands."""
+        for state in self.live():
+            if peer in state.members and state.phase != "COMMITTED":
+                self._ask(state)
+            elif state.phase == "COMMITTED":
+                self.stages[state.kind].release(state)
+
+    def _ask(self, state: SessionState) -> None:
+        self.try_step(state, Ask())
+        attempt = self._attempts.get((state.run_id, state.cluster))
+        if attempt is not None and state.phase in {"PREPARED", "ACCEPTED"}:
+            self._send_all(state, attempt.repeat())
+
+    def tick(self) -> None:
+        """Timers: asking again, time-outs of attempts, give_up_at, ttl."""
+        self._consider_pending()
+        for state in self.live():
+            self._tick_one(state)
+        self._expire_old()
+
+    def _tick_one(self, state: SessionState) -> None:
+        key = (state.run_id, state.cluster)
+        if key not in self._timers:
+            self._touch(key)
+        timer, limits, now = self._timers[key], self._context.config.limits, self._now()
+        give_up_at = self._store.value("SELECT give_up_at FROM sessions WHERE run = ? AND cluster = ?", *key)
+        if state.phase != "COMMITTED" and self._context.now >= str(give_up_at):
+            self._pending.pop(state.run_id, None)
+            if "GIVEN_UP" not in state.noted:
+                self.try_step(state, Stop("GIVEN_UP"))
+                return
+        if state.phase == "PREPARED" and now - timer.moved > limits.stage_timeout_s:
+            self.try_step(state, Retry(fresh_nonce()))
+        elif now >= timer.ask and state.phase in {"PREPARED", "ACCEPTED", "COMMITTED"}:
+            timer.pause = min(timer.pause * 2, limits.ask_cap_s)
+            timer.ask = now + timer.pause
+            self._ask(state)
+
+    def _expire_old(self) -> None:
+        """What nobody acknowledged, or what failed, is erased when its time is over."""
+        now = self._context.now
+        rows = self._store.rows(
+            "SELECT state FROM sessions WHERE phase IN ('COMMITTED', 'ACCEPTED', 'FAILED', 'REFUSED') AND give_up_at < ?",
+            now,
+        )
+        for (data,) in rows:
+            state = from_json(SessionState, data)
+            if self.expires_at(state.run_id) <= now:
+                self.try_step(state, Expire())
+
+    def expires_at(self, run: str) -> str:
+        """Return when shares of a run are erased at the latest: give_up_at + ttl."""
+        return self.admissions.expires_at(run)
+
+    # ---------------------------------------------------------------------------------------------------- looking
+
+    def stalled(self, state: SessionState) -> float | None:
+        """Return for how many seconds a session has not moved, None if it is not stalled."""
+        timer = self._timers.get((state.run_id, state.cluster))
+        if timer is None or state.phase not in {"PREPARED", "ACCEPTED"}:
+            return None
+        waited = self._now() - timer.moved
+        return waited if waited > self._context.config.limits.stall_s else None
