@@ -16,6 +16,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 from airflow.serialization.serialized_objects import DagSerialization
 
 from local_stores.airflow_provider.bundle import installed_dag_file
@@ -218,7 +219,7 @@ def test_provider_is_what_airflow_finds(steps):
     assert info["package-name"] == importlib.metadata.metadata("comity")["Name"]
     manager = ProvidersManager()
     assert "comity" in manager.providers
-    assert manager.hooks["comity_sftp"].hook_name == "Comity operator (SFTP)"
+    assert ProvidersManagerTaskRuntime().hooks["comity_sftp"].hook_name == "Comity operator (SFTP)"
     assert manager.provider_configs is not None
 
 

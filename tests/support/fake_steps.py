@@ -219,9 +219,8 @@ def acknowledge(site, run, published):
     return {"acknowledged": True}
 
 
-@dataclasses.dataclass(frozen=True)
 class FakeHome:
-    ssh_key_path: Path = Path("/nowhere/key")
+    ssh_key_path = Path("/nowhere/key")
 
 
 @dataclasses.dataclass(frozen=True)
