@@ -246,6 +246,9 @@ def _one_ended(ends: _Ends, sender: str, receiver: str, committed: Mapping[str, 
     severity: Severity = "failed"
     if entry.payload_class in CONTROL_CLASSES:
         severity = "in_flight"
+    elif ends.sent and entry.payload_class == PayloadClass.RELEASED_AGGREGATE:
+        # An operator logs its sealed part when it is there to be fetched; the recipient logs what it fetched.
+        severity, what = "open", "result part not fetched: two parts and three commitments suffice"
     elif ends.sent and entry.cluster is not None and entry.attempt < committed.get(entry.cluster, 1 << 30):
         severity = "open"
     return _difference(severity, what, entry, who)
