@@ -20,6 +20,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 M = TypeVar("M")
+_LONGEST = 300
 
 
 def to_plain(value: msgspec.Struct) -> dict[str, Any]:
@@ -49,9 +50,10 @@ def encode(value: msgspec.Struct) -> bytes:
 
 
 def _without_value(error: msgspec.ValidationError) -> str:
-    # msgspec quotes the offending value only for enums and literals: "Invalid enum value 'x' - at `$.y`".
+    # msgspec quotes the offending value only for enums, literals and tags ("Invalid enum value 'x' - at `$.y`"),
+    # and it names an unknown member, which may be as long as the message.
     text = str(error)
-    if text.startswith("Invalid enum value"):
-        _, _, place = text.partition(" - ")
-        return f"a word that is not in the closed list {place}".strip()
-    return text
+    if text.startswith(("Invalid enum value", "Invalid value")):
+        _, _, place = text.rpartition(" - at ")
+        text = f"a word that is not in the closed list at {place}"
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."

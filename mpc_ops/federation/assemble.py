@@ -33,6 +33,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
@@ -126,6 +127,8 @@ def assemble(
         raise ConfigError("FOLDER_NOT_EMPTY", "there is a federation in this folder", ids={"folder": str(out)})
     for pack in packs:
         check_pack(pack)
+    for contract in contracts:
+        _check_zone(contract)
     by_name = _by_name(spec, cards)
     terms = _terms(spec, contracts, packs, by_name, authority_key.public.text)
     check_terms(terms)
@@ -186,6 +189,20 @@ def add_directory(folder: Path, envelopes: Iterable[Envelope]) -> Federation:
             raise ConfigError("DIRECTORY_FOREIGN", "not a directory entry", got=envelope.payload_type[:80])
         write_public(folder / "directory" / f"{entry.party}.dsse", envelope.to_bytes())
     return Federation.load(folder)
+
+
+def _check_zone(contract: DatasetContract) -> None:
+    # Only the author asks for the zone itself: operators need no time zone data.
+    try:
+        ZoneInfo(contract.zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(
+            "CONTRACT_INVALID",
+            "the time zone is not known on this machine",
+            got=repr(contract.zone[:80]),
+            ids={"dataset": contract.name},
+            hint="Write an IANA name such as Europe/Berlin; the package tzdata holds them all",
+        ) from None
 
 
 def _by_name(spec: FederationSpec, cards: Sequence[PublicCard]) -> dict[str, PublicCard]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,6 +16,7 @@ from mpc_ops.ids import check_name
 
 __all__ = ["Column", "ControlTotal", "DatasetContract", "check_contract"]
 
+_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,9})?")
 Text = Annotated[str, Meta(max_length=2000)]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -116,16 +120,7 @@ def check_contract(contract: DatasetContract) -> None:
     if len(set(names)) != len(names):
         raise refuse("two columns have one name")
     for column in contract.columns:
-        if not column.name.isidentifier() or column.name != column.name.lower():
-            raise refuse(f"column {column.name[:80]!r} is not a lower-case identifier")
-        if column.type in {"int64", "decimal"} and (column.minimum is None or column.maximum is None):
-            raise refuse(f"numeric column {column.name} has no minimum and maximum")
-        if column.role == "dimension" and (not column.domain or column.type != "string" or column.nullable):
-            raise refuse(f"dimension {column.name} must be a string, not nullable, with a domain")
-        if column.role == "measure" and (column.nullable or column.type not in {"int64", "decimal"}):
-            raise refuse(f"measure {column.name} must be a number and not nullable")
-        if len(set(column.domain)) != len(column.domain):
-            raise refuse(f"domain of {column.name} repeats a value")
+        _check_column(column, refuse)
     for role in ("period", "unit"):
         if len(contract.by_role(role)) != 1:
             raise refuse(f"exactly one column must have the role {role!r}")
@@ -133,3 +128,37 @@ def check_contract(contract: DatasetContract) -> None:
         raise refuse("the period column must be a date")
     for name in contract.primary_key:
         contract.column(name)
+    for total in contract.control_totals:
+        if contract.column(total.column).role != "measure":
+            raise refuse(f"control total over {total.column}, which is not a measure")
+        if not _NUMBER.fullmatch(total.tolerance) or total.tolerance.startswith("-"):
+            raise refuse(f"tolerance of the control total over {total.column} is not a decimal number")
+
+
+def _check_column(column: Column, refuse: Callable[[str], ConfigError]) -> None:
+    if not column.name.isidentifier() or column.name != column.name.lower():
+        raise refuse(f"column {column.name[:80]!r} is not a lower-case identifier")
+    if column.scale and column.type != "decimal":
+        raise refuse(f"column {column.name} has a scale but is not a decimal")
+    if column.type in {"int64", "decimal"}:
+        _check_bounds(column, refuse)
+    if column.role == "dimension" and (not column.domain or column.type != "string" or column.nullable):
+        raise refuse(f"dimension {column.name} must be a string, not nullable, with a domain")
+    if column.role == "measure" and (column.nullable or column.type not in {"int64", "decimal"}):
+        raise refuse(f"measure {column.name} must be a number and not nullable")
+    if len(set(column.domain)) != len(column.domain):
+        raise refuse(f"domain of {column.name} repeats a value")
+
+
+def _check_bounds(column: Column, refuse: Callable[[str], ConfigError]) -> None:
+    if column.minimum is None or column.maximum is None:
+        raise refuse(f"numeric column {column.name} has no minimum and maximum")
+    digits = column.scale if column.type == "decimal" else 0
+    for text in (column.minimum, column.maximum):
+        if not _NUMBER.fullmatch(text) or len(text.partition(".")[2]) > digits:
+            raise refuse(f"minimum or maximum of {column.name} is not a decimal number of its scale")
+    if Decimal(column.minimum) > Decimal(column.maximum):
+        raise refuse(f"minimum of {column.name} is above its maximum")
+    # An int64 is what the encoder shares; a wider column would wrap before the bounds are looked at.
+    if max(abs(Decimal(column.minimum)), abs(Decimal(column.maximum))).scaleb(column.scale) >= 2**63:
+        raise refuse(f"bounds of {column.name} do not fit 64 bits")

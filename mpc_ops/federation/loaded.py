@@ -30,6 +30,7 @@ __all__ = ["DIRECTORY_TYPE", "MEMBERSHIP_TYPE", "Federation", "read_file"]
 MEMBERSHIP_TYPE = "application/vnd.comity.membership+json"
 DIRECTORY_TYPE = "application/vnd.comity.directory+json"
 _LIMIT_BYTES = 16 << 20
+_AUTHORITY = "authority"
 
 
 def read_file(path: Path, *, limit_bytes: int = _LIMIT_BYTES) -> bytes:
@@ -76,6 +77,7 @@ class Federation:
         terms = decode(data, FederationTerms, what="federation.json", limit_bytes=_LIMIT_BYTES)
         check_terms(terms)
         packs = {name: _load_pack(folder, name, digest) for name, digest in terms.rule_packs.items()}
+        _check_origins(terms, packs)
         federation = cls(terms=terms, digest=sha256_hex(data), rule_packs=packs)
         if (folder / "membership.dsse").exists():
             federation = federation.with_membership(
@@ -86,21 +88,14 @@ class Federation:
 
     def with_membership(self, envelope: Envelope) -> Federation:
         """Return a copy with a verified membership list."""
-        envelope.require({"authority": IdentityPublicKey.from_text(self.terms.authority)}, Purpose.FEDERATION)
+        envelope.require({_AUTHORITY: IdentityPublicKey.from_text(self.terms.authority)}, Purpose.FEDERATION)
         membership = decode(envelope.payload, Membership, what="membership", limit_bytes=_LIMIT_BYTES)
         if membership.federation != self.digest:
             raise ConfigError(
                 "MEMBERSHIP_FOREIGN", "membership list belongs to other federation terms", expected=self.digest[:16]
             )
         for name, owner in membership.owners.items():
-            region = self.terms.regions.get(owner.region)
-            if region is None or owner.jurisdiction not in region.jurisdictions:
-                raise ConfigError(
-                    "FEDERATION_INVALID", f"owner {name} is not in a jurisdiction of its region", ids={"owner": name}
-                )
-            if name in self.terms.operators or name in self.terms.recipients:
-                raise ConfigError("FEDERATION_INVALID", f"{name} names two parties", ids={"owner": name})
-            check_name(name, "owner")
+            _check_owner(self.terms, name, owner)
         return Federation(
             self.terms, self.digest, self.rule_packs, membership, envelope.digest, self.directory, self.envelopes
         )
@@ -145,7 +140,7 @@ class Federation:
             return IdentityPublicKey.from_text(terms.recipients[party].identity)
         if party in terms.authors:
             return IdentityPublicKey.from_text(terms.authors[party])
-        if party == "authority":
+        if party == _AUTHORITY:
             return IdentityPublicKey.from_text(terms.authority)
         raise ConfigError("PARTY_UNKNOWN", "no such party in this federation", ids={"party": party[:80]})
 
@@ -229,13 +224,43 @@ def _load_pack(folder: Path, name: str, digest: str) -> RulePack:
     return pack
 
 
+def _check_origins(terms: FederationTerms, packs: Mapping[str, RulePack]) -> None:
+    for code, jurisdiction in terms.jurisdictions.items():
+        foreign = [name for name in jurisdiction.rule_packs if packs[name].origin != code]
+        if foreign:
+            raise _refuse(terms, f"jurisdiction {code} names rule pack {foreign[0]}, which is for another origin")
+
+
+def _check_owner(terms: FederationTerms, name: str, owner: Owner) -> None:
+    def refuse(why: str) -> ConfigError:
+        return ConfigError("FEDERATION_INVALID", f"owner {name} {why}", ids={"owner": name})
+
+    check_name(name, "owner")
+    region = terms.regions.get(owner.region)
+    if region is None or owner.jurisdiction not in region.jurisdictions:
+        raise refuse("is not in a jurisdiction of its region")
+    if name == _AUTHORITY or name in {*terms.operators, *terms.recipients, *terms.authors}:
+        raise refuse("has the name of another party")
+    if owner.approvals_required > len(owner.approvers):
+        raise refuse("requires more approvals than it has approvers")
+    # One person under two names would count as two.
+    if len(set(owner.approvers.values())) != len(owner.approvers):
+        raise refuse("lists one key for two approvers")
+    if len(set(owner.signers.values())) != len(owner.signers):
+        raise refuse("lists one key for two signers")
+
+
 def check_terms(terms: FederationTerms) -> None:
     """Check references and counts inside terms; raise ConfigError FEDERATION_INVALID with the reason."""
     if decode(encode(terms), FederationTerms, what="federation terms", limit_bytes=_LIMIT_BYTES) != terms:
         raise _refuse(terms, "terms do not survive their own canonical form")
     names = [*terms.operators, *terms.recipients, *terms.authors]
-    if len(set(names)) != len(names):
+    if len(set(names)) != len(names) or _AUTHORITY in names:
         raise _refuse(terms, "one name stands for two parties")
+    identities = [IdentityPublicKey.from_text(party.identity).raw for party in terms.operators.values()]
+    identities += [IdentityPublicKey.from_text(party.identity).raw for party in terms.recipients.values()]
+    if len(set(identities)) != len(identities):
+        raise _refuse(terms, "one identity key stands for two parties")
     for name in (*names, *terms.clusters, *terms.regions, *terms.datasets):
         check_name(name, "name in federation terms")
     _check_jurisdictions(terms)
@@ -243,6 +268,8 @@ def check_terms(terms: FederationTerms) -> None:
         _check_cluster(terms, name, cluster)
     for name, region in terms.regions.items():
         _check_region(terms, name, region)
+    if len({region.cluster for region in terms.regions.values()}) != len(terms.regions):
+        raise _refuse(terms, "one cluster serves two regions")
     for name, contract in terms.datasets.items():
         if contract.name != name:
             raise _refuse(terms, f"dataset {name} has a contract with another name")
