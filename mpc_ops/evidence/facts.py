@@ -50,7 +50,7 @@ class Fact(Model, frozen=True, kw_only=True):
         stable: what is compared with last month; empty where change is the rule (bytes, run ids).
     """
 
-    id: Annotated[str, Meta(pattern="^F[0-9]{2,4}$")]
+    id: Annotated[str, Meta(pattern=r"^F[0-9]{2,4}\Z")]
     key: Text
     section: Section
     state: State

@@ -86,7 +86,7 @@ class LedgerEntry(Model, frozen=True, kw_only=True):
     digest: DigestText | None = None
     ref: Short | None = None
     decision: Short | None = None
-    salt: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    salt: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
 class LedgerExtract(Model, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ class PublicCard(Model, frozen=True, kw_only=True):
     jurisdiction: CountryCode | None = None
     identity: KeyText
     region: Name | None = None
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] | None = None
     approvers: Annotated[dict[Name, KeyText], Meta(max_length=20)] = msgspec.field(default_factory=dict)
     approvals_required: Annotated[int, Meta(ge=1, le=20)] = 1
     signers: Annotated[dict[Name, KeyText], Meta(max_length=20)] = msgspec.field(default_factory=dict)

@@ -16,11 +16,11 @@ __all__ = [
     "Recipient", "Region", "Role",
 ]  # fmt: skip
 
-DigestText = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+DigestText = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 KeyText = Annotated[str, Meta(min_length=100, max_length=4000)]
-Name = Annotated[str, Meta(pattern="^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")]
-CountryCode = Annotated[str, Meta(pattern="^[A-Z]{2}$")]
-UtcText = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\Z")]
+CountryCode = Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")]
+UtcText = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z")]
 
 
 class PayloadClass(StrEnum):
@@ -126,7 +126,7 @@ class Owner(Model, frozen=True, kw_only=True):
     name: Text
     jurisdiction: CountryCode
     region: Name
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
     identity: KeyText
     approvers: Annotated[dict[Name, KeyText], Meta(min_length=1, max_length=20)]
     approvals_required: Annotated[int, Meta(ge=1, le=20)] = 1

@@ -39,9 +39,9 @@ __all__ = [
 
 Text = Annotated[str, Meta(max_length=20000)]
 Short = Annotated[str, Meta(max_length=300)]
-Code = Annotated[str, Meta(pattern="^[A-Z][A-Z0-9_]{2,60}$")]
-PeriodText = Annotated[str, Meta(pattern="^[A-Z0-9][A-Z0-9-]{2,15}$")]
-DateText = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+Code = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{2,60}\Z")]
+PeriodText = Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,15}\Z")]
+DateText = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")]
 Edition = Annotated[int, Meta(ge=1, le=1000)]
 
 
@@ -83,8 +83,8 @@ class Rate(Model, frozen=True, kw_only=True):
     """Units of group currency per unit of `currency` in a period, as exact decimal text."""
 
     period: PeriodText
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
-    avg_rate: Annotated[str, Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
+    avg_rate: Annotated[str, Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?\Z")]
 
 
 class Reference(Model, frozen=True, kw_only=True, tag="reference", tag_field="kind"):
@@ -95,7 +95,7 @@ class Reference(Model, frozen=True, kw_only=True, tag="reference", tag_field="ki
     created_at: UtcText
     period: PeriodText
     version: Annotated[int, Meta(ge=1, le=10000)]
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
     rates: Annotated[list[Rate], Meta(max_length=2000)]
     source: Short
 

@@ -32,10 +32,10 @@ __all__ = [
     "MeasureNode", "Node", "Plan", "RegionSumNode", "ScanNode", "ShareNode", "Slice", "Terms", "load_plan",
 ]  # fmt: skip
 
-Ident = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]
+Ident = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}\Z")]
 Text = Annotated[str, Meta(max_length=4000)]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
-DecimalText = Annotated[str, Meta(pattern=r"^-?[0-9]{1,30}(\.[0-9]{1,12})?$")]
+DecimalText = Annotated[str, Meta(pattern=r"^-?[0-9]{1,30}(\.[0-9]{1,12})?\Z")]
 
 
 class ScanNode(Model, frozen=True, kw_only=True, tag="scan", tag_field="op"):
@@ -208,7 +208,7 @@ class Terms(Model, frozen=True, kw_only=True):
     on_late: Literal["hold", "release_without"]
     ttl_days: Annotated[int, Meta(ge=1, le=400)]
     give_up_hours: Annotated[int, Meta(ge=1, le=24 * 60)]
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] | None = None
     max_rate: DecimalText | None = None
     references: dict[Short, Text] = msgspec.field(default_factory=dict)
     basis: Text

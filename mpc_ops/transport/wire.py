@@ -95,7 +95,7 @@ class Hello(Model, frozen=True):
 class Refusal(Model, frozen=True):
     """Why a side closes the link: a stable code and one sentence without values."""
 
-    code: Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]{2,63}$")]
+    code: Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{2,63}\Z")]
     what: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
