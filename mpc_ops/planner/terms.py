@@ -53,8 +53,8 @@ class ReportTerms(Model, frozen=True, kw_only=True):
     sign_off: Annotated[int, Meta(ge=0, le=2)] = 2
     ttl_days: Annotated[int, Meta(ge=1, le=400)] = 30
     give_up_hours: Annotated[int, Meta(ge=1, le=24 * 60)] = 24
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
-    max_rate: Annotated[str, Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] | None = None
+    max_rate: Annotated[str, Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?\Z")] | None = None
     validity_days: Annotated[int, Meta(ge=1, le=3660)] = 365
     labels: Annotated[dict[Short, Short], Meta(max_length=300)] = msgspec.field(default_factory=dict)
     references: Annotated[dict[Short, Text], Meta(max_length=100)] = msgspec.field(default_factory=dict)
