@@ -56,13 +56,18 @@ class Admissions:
         self._book = book
         self._reports = reports
 
-    def look(self, run: str) -> Admission:
+    def look(self, run: str, signed: SignedNotice | None = None) -> Admission:
         """Return what a manifest names, without asking whether it may run.
+
+        Args:
+            run: run id.
+            signed: the manifest, where it is not stored yet.
 
         Raises:
             NotYet: PLAN_UNKNOWN, FILING_UNKNOWN while notices are on their way.
         """
-        signed, manifest = self._reports.manifest_of(run)
+        signed = signed or self._reports.manifest_of(run)[0]
+        manifest = signed.expect(Manifest)
         if not self._reports.known(manifest.plan):
             raise NotYet("PLAN_UNKNOWN", "no release of the manifest's plan is here", ids={"run": run[:16]})
         report = self._reports.report(manifest.plan)
@@ -79,13 +84,13 @@ class Admissions:
                 clusters.setdefault(self._context.federation.region_of(owner)[1].cluster, []).append(owner)
         return Admission(run, signed, manifest, report, filings, clusters, [])
 
-    def check(self, run: str) -> Admission:
-        """Return the admission of a run, or say why it may not run.
+    def check(self, run: str, signed: SignedNotice | None = None) -> Admission:
+        """Return the admission of a run, or say why it may not run; arguments as in `look`.
 
         Raises:
             NotYet: something that the manifest names may still arrive. ComityError: the run is refused with its code.
         """
-        found = self.look(run)
+        found = self.look(run, signed)
         check_plan(found.report.plan, self._context.federation)
         self._check_place(found)
         self._check_filings(found)

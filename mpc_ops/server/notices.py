@@ -18,6 +18,7 @@ from mpc_ops.errors import ComityError, PeerProtocolError, StateError
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.notices.model import Manifest, Notice, Release
 from mpc_ops.notices.signed import SignedNotice, parse_notice, run_id_of, sign_notice, verify_notice
+from mpc_ops.plan.checks import read_plan
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
 from mpc_ops.server.routing import class_of, concerns, peers_of, run_named_by
@@ -79,7 +80,8 @@ class NoticeBook:
             The notice and whether it is new.
 
         Raises:
-            ConfigError, EvidenceError: form, signature or party. PeerProtocolError: NOTICE_UNWANTED.
+            ConfigError, EvidenceError: form, signature or party. PeerProtocolError: NOTICE_UNWANTED, NOTICE_FOREIGN.
+            PlanError: a release whose plan does not pass its checks (PLAN_INVALID, UNSUPPORTED_NODE).
             StateError: NOTICE_LIMIT.
         """
         signed = parse_notice(data)
@@ -92,6 +94,8 @@ class NoticeBook:
                 "NOTICE_UNWANTED", "a notice does not concern this operator", ids={"kind": signed.kind}
             )
         verified = verify_notice(signed, federation)
+        if isinstance(verified.notice, Release):
+            read_plan(verified.notice.plan.encode("utf-8"), federation)
         self._check_room(verified)
         run = self._run_of(verified)
         if source.channel != "own":

@@ -35,9 +35,9 @@ MAX_ANNOUNCED = 50_000
 _MAX_SYNC_BYTES = 4 << 20
 _MAX_BULK_BYTES = 63 << 20
 
-_Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-_Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
-_Period = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9][A-Z0-9-]{2,15}$")]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}\Z")]
+_Period = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,15}\Z")]
 _Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 

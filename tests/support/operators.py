@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import numpy as np
 
 from mpc_ops.envelope.canonical import sha256_hex
@@ -25,13 +28,16 @@ from mpc_ops.protocol import ResultContext, combine_parts
 from mpc_ops.server.config import OperatorConfig, create_operator_home
 from mpc_ops.server.context import EventLog
 from mpc_ops.server.filings import part_info
+from mpc_ops.server.notices import Source
 from mpc_ops.server.operator import Operator
 from mpc_ops.server.routing import peers_of
 from mpc_ops.server.signoffs import sign_off_message
 from mpc_ops.server.stage_group import result_info
+from mpc_ops.server.supervise import Supervisor, free_ports, operator_process
 from mpc_ops.sharing import FilingContext, commitment, parts_of, share, sharing_commitments, write_part
 from mpc_ops.transport.peers import PeerHello
-from tests.support.federation import RECIPIENT, MadeFederation, make_approval, make_reference, make_release
+from mpc_ops.transport.tls import client_context
+from tests.support.federation import GROUP_SEATS, RECIPIENT, MadeFederation, make_approval, make_reference, make_release
 
 PERIOD = "2026-01"
 
@@ -213,7 +219,7 @@ class Desk:
             contribution=commitment(bytes(32), ("contribution", owner, take), b"figures"), sign_offs=[],
             gate_k=10, tie_out="none",
         )  # fmt: skip
-        base = _replace(base, **{name: value for name, value in change.items() if name not in {"parts"}})
+        base = _replace(base, **{name: value for name, value in change.items() if name != "parts"})
         keys = self.keys(owner, period, edition)
         boxes = {}
         for operator, part in zip(operators, parts_of(sharing, where), strict=True):
@@ -269,7 +275,9 @@ class Desk:
             if signed.notice.filing == digest
         }
 
-    def manifest(self, filings: Iterable[Sealed], *, period: str = PERIOD, edition: int = 1, **change: object) -> SignedNotice:
+    def manifest(
+        self, filings: Iterable[Sealed], *, period: str = PERIOD, edition: int = 1, **change: object
+    ) -> SignedNotice:
         federation = self.made.federation
         now = self.clock()
         manifest = Manifest(
@@ -318,8 +326,6 @@ class World:
 
     def post(self, signed: SignedNotice) -> None:
         """Put a recipient's notice to the group operators, without the API's own checks."""
-        from mpc_ops.server.notices import Source
-
         for name in self.net.made.federation.cluster("group").operators:
             if name in self.net.operators:
                 operator = self.net.operators[name]
@@ -356,9 +362,7 @@ def make_world(root: Path, made: MadeFederation, plan: Plan, *, approve: bool = 
     net = Net(root, made, limits=limits)
     release = make_release(made, plan, now=net.now)
     reference = make_reference(made, PERIOD)
-    desk = Desk(
-        made, plan, {name: config.spool for name, config in net.configs.items()}, lambda: net.now, reference
-    )
+    desk = Desk(made, plan, {name: config.spool for name, config in net.configs.items()}, lambda: net.now, reference)
     world = World(net, desk, release)
     world.post(release)
     world.post(reference)
@@ -370,3 +374,106 @@ def make_world(root: Path, made: MadeFederation, plan: Plan, *, approve: bool = 
     return world
 
 
+class Api:
+    """The recipient's HTTPS client of one group operator, with its own certificate."""
+
+    def __init__(self, made: MadeFederation, operator: str, url: str, *, as_party: str = RECIPIENT) -> None:
+        tls = made.homes[as_party] / "keys" / "tls"
+        pin = made.federation.entry(operator).tls_cas
+        self.client = httpx.Client(
+            base_url=url, verify=client_context(tls / "leaf.pem", tls / "leaf.key", pin), timeout=20, trust_env=False
+        )
+
+    def put(self, signed: SignedNotice):
+        return self.client.put(f"/v1/notices/{signed.digest}", content=signed.envelope.to_bytes())
+
+    def get(self, path: str):
+        return self.client.get(path)
+
+
+@dataclass
+class RealOperators:
+    """Running operator processes of a federation."""
+
+    made: MadeFederation
+    supervisor: Supervisor
+    configs: dict[str, OperatorConfig]
+
+    @property
+    def spools(self) -> dict[str, Path]:
+        return {name: config.spool for name, config in self.configs.items()}
+
+    def group(self) -> list[str]:
+        return list(self.made.federation.cluster("group").operators)
+
+    def api(self, operator: str, **more) -> Api:
+        return Api(self.made, operator, self.supervisor[operator].ready["api"], **more)
+
+    def post(self, signed: SignedNotice, *, wait: bool = True) -> list[int]:
+        """PUT to every group operator; with `wait`, repeat what is transiently refused."""
+
+        def put(name: str) -> int:
+            answer = self.api(name).put(signed)
+            if answer.status_code == 409 and answer.json().get("transient") and wait:
+                raise Waiting(answer.text)
+            return answer.status_code
+
+        return [wait_for(lambda name=name: put(name)) for name in self.group()]
+
+    def logs(self, name: str) -> str:
+        return self.supervisor[name].log.read_text()
+
+
+class Waiting(Exception):
+    """Not yet."""
+
+
+def wait_for(look: Callable[[], object], timeout_s: float = 60.0):
+    """Call `look` until it returns something true; what it raised last is shown when time is over."""
+    end = time.monotonic() + timeout_s
+    last: BaseException | None = None
+    while time.monotonic() < end:
+        try:
+            found = look()
+            if found:
+                return found
+        except (Waiting, OSError, httpx.TransportError) as error:
+            last = error
+        time.sleep(0.05)
+    raise AssertionError(f"not in time: {last!r}")
+
+
+def operator_endpoints(regions: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
+    """Return link and API addresses on free ports for `make_federation(endpoints=...)`."""
+    names = [f"{code.lower()}-{n}" for code in regions for n in (1, 2, 3)] + list(GROUP_SEATS)
+    ports = iter(free_ports(len(names) + len(GROUP_SEATS)))
+    out = {name: {"link": f"127.0.0.1:{next(ports)}"} for name in names}
+    for name in GROUP_SEATS:
+        out[name]["api"] = f"https://127.0.0.1:{next(ports)}"
+    return out
+
+
+def operator_homes(made: MadeFederation, *, limits: Mapping[str, float] | None = None) -> dict[str, OperatorConfig]:
+    """Write operator.toml of every operator of a federation whose directory has addresses."""
+    configs = {}
+    for name in made.federation.terms.operators:
+        entry = made.federation.entry(name)
+        configs[name] = create_operator_home(
+            made.homes[name], name, made.folder, link=entry.link or "127.0.0.1:0",
+            api=(entry.api or "https://127.0.0.1:0").removeprefix("https://"), limits=dict(limits or {}),
+        )  # fmt: skip
+    return configs
+
+
+@contextmanager
+def start_operators(
+    made: MadeFederation, *, limits: Mapping[str, float] | None = None, logs: Path | None = None
+) -> Iterator[RealOperators]:
+    """Start every operator of a federation as a real process and stop them all at the end.
+
+    `made` needs addresses: `make_federation(root, regions, endpoints=operator_endpoints(regions))`.
+    """
+    configs = operator_homes(made, limits=limits)
+    folder = logs or made.folder.parent / "logs"
+    with Supervisor([operator_process(config.home, name, folder) for name, config in configs.items()]) as running:
+        yield RealOperators(made, running, configs)
