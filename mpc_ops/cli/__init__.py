@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _usage(error: Any, missing: list[str]) -> int:
-    sentence = str(error.format_message()).strip().rstrip(".")
+    sentence = str(error.format_message()).strip().rstrip(".?")
     if type(error).__name__ == "NoArgsIsHelpError":  # the message is the help text
         typer.echo(sentence)
         return UsageError.exit_code
