@@ -6,6 +6,7 @@ A pack belongs to one jurisdiction of origin. Rules are data; `mpc_ops.plan.rule
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Literal
 
@@ -100,8 +101,9 @@ def check_pack(pack: RulePack) -> None:
             raise ConfigError(
                 "RULE_PACK_INVALID", "unknown data class", ids={"pack": pack.id, "rule": rule.id}, got=min(unknown)
             )
+    said = {case for rule in pack.rules for case in _cases(rule)}
     for payload, place, role, data in product(PayloadClass, _PLACES, Role, DATA_CLASSES):
-        if not any(_speaks(rule, payload, place, role, data) for rule in pack.rules):
+        if (payload, place, role, data) not in said:
             raise ConfigError(
                 "RULE_PACK_INCOMPLETE",
                 f"no rule speaks about {payload} ({data}) to a {role} {place.replace('_', ' ')}",
@@ -110,11 +112,7 @@ def check_pack(pack: RulePack) -> None:
             )
 
 
-def _speaks(rule: Rule, payload: PayloadClass, place: str, role: Role, data: str) -> bool:
-    return (
-        payload in rule.payload
-        and rule.to in _PLACES[place]
-        and (not rule.to_roles or role in rule.to_roles)
-        and (not rule.data_classes or data in rule.data_classes)
-        and data not in rule.data_classes_not
-    )
+def _cases(rule: Rule) -> Iterator[tuple[PayloadClass, str, Role, str]]:
+    places = [place for place, words in _PLACES.items() if rule.to in words]
+    data = [name for name in rule.data_classes or DATA_CLASSES if name not in rule.data_classes_not]
+    return product(rule.payload, places, rule.to_roles or list(Role), data)
