@@ -37,7 +37,7 @@ _REASONS: tuple[tuple[tuple[type[Any], ...], str], ...] = (
     ((exp.Cube, exp.GroupingSets), "CUBE and GROUPING SETS: use ROLLUP"),
     ((exp.Null,), "NULL can only be tested with IS NULL"),
     ((exp.Placeholder, exp.Parameter), "only the parameters :period and :prior_year exist, and only against period"),
-    ((exp.Join,), "only entity and fx can be joined, in the form that the manual shows"),
+    ((exp.Join,), "only entity and fx can be joined, in the form that docs/sql.md shows"),
     ((exp.TableSample,), "samples are not part of report SQL"),
 )
 
