@@ -22,6 +22,7 @@ from pathlib import Path
 
 from infra.demo import data
 from local_stores.config import create_owner_home, create_site
+from local_stores.receive.home import create_recipient_home
 from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.federation.assemble import add_directory, assemble_federation
 from mpc_ops.federation.cards import create_party, directory_entry
@@ -80,7 +81,7 @@ def signers_of(owner: str) -> list[str]:
 
 def make_homes(root: Path, cache: Path) -> DemoHomes:
     """Make the demo anew below `root` (whatever was there is removed); generated books are kept in `cache`."""
-    for name in ("parties", "operators", "sites", "books", "federation"):
+    for name in ("parties", "operators", "sites", "books", "federation", "published", "evidence", "logs", "airflow"):
         shutil.rmtree(root / name, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
     stores = tuple(data.prepare(root / "books", cache))
@@ -225,4 +226,6 @@ def _make_site_homes(homes: DemoHomes) -> None:
     group = homes.sites[GROUP_SITE]
     shutil.copytree(homes.federation, group / "federation")
     (group / "releases").mkdir()
+    published, evidence = (str((homes.root / name).resolve()) for name in ("published", "evidence"))
+    create_recipient_home(group / "group", RECIPIENT, published=published, evidence=evidence)
     create_site(group, GROUP_SITE, group="group")
