@@ -191,9 +191,9 @@ class ApiClient:
         )
 
 
-def _tls_of(response: httpx.Response) -> ssl.SSLObject | ssl.SSLSocket:
-    found = response.extensions["network_stream"].get_extra_info("ssl_object")
-    if not isinstance(found, (ssl.SSLObject, ssl.SSLSocket)):
+def _tls_of(response: httpx.Response) -> ssl.SSLSocket:
+    found = response.extensions["network_stream"].get_extra_info("socket")
+    if not isinstance(found, ssl.SSLSocket):
         raise PeerProtocolError("TLS_REQUIRED", "the connection to a group operator is not encrypted")
     return found
 
