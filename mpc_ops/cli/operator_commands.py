@@ -81,7 +81,8 @@ def _print(database: sqlite3.Connection, federation: Federation, operator: str) 
     entries, last = database.execute("SELECT count(*), max(seq) FROM ledger").fetchone()
     head = database.execute("SELECT head FROM ledger WHERE seq = ?", (last,)).fetchone()
     typer.echo(f"ledger   {entries} entries, head {head[0][:16] if head else 'none'}")
-    typer.echo(f"notices  {database.execute('SELECT count(*) FROM notices').fetchone()[0]}")
+    (notices,) = database.execute("SELECT count(*) FROM notices").fetchone()
+    typer.echo(f"notices  {notices}")
     for period, edition, due_at, destroyed in database.execute(
         "SELECT period, edition, due_at, destroyed FROM editions ORDER BY period, edition"
     ):

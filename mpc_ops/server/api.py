@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mpc_ops.errors import ComityError, DeliveryError, NotYet, PolicyViolation, StateError, TransportError
+from mpc_ops.errors import ComityError, DeliveryError, NotYet, StateError, TransportError
 from mpc_ops.ids import check_digest, check_period
 from mpc_ops.server.submissions import Submissions
 from mpc_ops.transport.tls import proven_party, server_context
@@ -28,10 +28,12 @@ _UNKNOWN = frozenset({"RUN_UNKNOWN", "PLAN_UNKNOWN", "PERIOD_UNKNOWN"})
 
 
 def status_of(error: ComityError) -> int:
-    """Return the HTTP status of an error: 404 unknown, 409 not in this state, 503 try again, 422 not acceptable."""
+    """Return the HTTP status: 404 unknown, 425 not yet, 409 not in this state, 503 try again, 422 not acceptable."""
     if error.code in _UNKNOWN:
         return 404
-    if isinstance(error, (StateError, NotYet, PolicyViolation, DeliveryError)):
+    if isinstance(error, NotYet):
+        return 425
+    if isinstance(error, (StateError, DeliveryError)):
         return 409
     return 503 if isinstance(error, TransportError) else 422
 

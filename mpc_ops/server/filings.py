@@ -15,6 +15,7 @@ from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
 from mpc_ops.envelope.sealing import OVERHEAD_BYTES
 from mpc_ops.errors import ComityError, DeliveryError, NotYet, PeerProtocolError, StateError
 from mpc_ops.federation.loaded import read_file
+from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices import model
 from mpc_ops.notices.signed import SignedNotice
 from mpc_ops.plan.layout import lane_count, measures
@@ -461,6 +462,7 @@ class Filings:
         )
         for peer in self._context.federation.operators_of(state.owner):
             if peer != self._context.id and self._context.post.up(peer):
+                self._books.frame_sent(message, peer, PayloadClass.CONTROL_METADATA, ref=action.notice)
                 self._context.send(peer, Kind.SYNC, message)
 
     def _receipt(self, action: SendReceipt) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from mpc_ops.envelope.canonical import sha256_hex
 from mpc_ops.envelope.keys import IdentityKey
@@ -49,6 +50,8 @@ from mpc_ops.transport.peers import PeerHello
 from mpc_ops.transport.wire import Kind
 
 __all__ = ["Operator"]
+
+_RELOAD_S = 5.0
 
 
 class Operator:
@@ -107,6 +110,8 @@ class Operator:
         self.sessions.stages = {"region": self.regions, "group": self.groups}
         self.sessions.hooks = [self.regions, self.accounts]
         self.regions.to_self = self._to_self
+        self._next_reload = 0.0
+        self._stamps: tuple[tuple[str, int], ...] = ()
 
     def start(self) -> None:
         """Take up what an earlier process left."""
@@ -234,11 +239,40 @@ class Operator:
         self._event("tick", self._tick)
 
     def _tick(self) -> None:
+        self._reload()
         self.periods.tick()
         self.filings.tick()
         self.book.ask_again()
         self.sessions.tick()
         self.accounts.tick()
+
+    def _reload(self) -> None:
+        """Take up a new membership list or directory; links keep their pins until the next start."""
+        now = self.context.utc().timestamp()
+        if now < self._next_reload:
+            return
+        self._next_reload = now + _RELOAD_S
+        folder = self.context.config.federation
+        stamps = tuple(
+            sorted(
+                (path.name, path.stat().st_mtime_ns) for path in (folder, *folder.glob("*.dsse"), folder / "directory")
+            )
+        )
+        if stamps != self._stamps:
+            known, self._stamps = self._stamps, stamps
+            if known:
+                self._load(folder)
+
+    def _load(self, folder: Path) -> None:
+        try:
+            federation = Federation.load(folder)
+            if federation.digest != self.context.federation.digest:
+                raise ConfigError("FEDERATION_FOREIGN", "the folder holds other federation terms")
+        except ComityError as error:
+            self.context.log("federation_not_reloaded", code=error.code, why=error.what)
+            return
+        self.context.federation = federation
+        self.context.log("federation_reloaded", membership=federation.membership_digest)
 
     def _event(self, name: str, work: Callable[[], object]) -> None:
         """One unit; where the disk is full, it is as if the event had not happened: peers and timers repeat it."""

@@ -123,11 +123,12 @@ class RunHooks(Protocol):
 
 @dataclass
 class _Timer:
-    """In-memory pace of one session: when it last moved, when it asks next."""
+    """In-memory pace of one session: when it last moved, when it asks next, since when it is in its phase."""
 
     moved: float
     ask: float
     pause: float
+    since: float
 
 
 class Sessions:
@@ -446,6 +447,8 @@ class Sessions:
         if after != state:
             self._save(after)
         if after.phase != state.phase or after.attempt != state.attempt:
+            if after.phase != state.phase:
+                self._timers.pop((state.run_id, state.cluster), None)
             self._touch((state.run_id, state.cluster))
             self._context.log("session", code=after.code or None, **after.ids())
         for action in actions:
@@ -566,8 +569,8 @@ class Sessions:
     # ----------------------------------------------------------------------------------------------------- timers
 
     def _touch(self, key: _Key) -> None:
-        limits = self._context.config.limits
-        self._timers[key] = _Timer(self._now(), self._now() + limits.ask_s, limits.ask_s)
+        pause_s, now, known = self._context.config.limits.ask_s, self._now(), self._timers.get(key)
+        self._timers[key] = _Timer(now, now + pause_s, pause_s, now if known is None else known.since)
 
     def restore(self) -> None:
         """At start-up: the old attempts died with the process; say where every session stands, finish erasures."""
@@ -644,9 +647,9 @@ class Sessions:
     # ---------------------------------------------------------------------------------------------------- looking
 
     def stalled(self, state: SessionState) -> float | None:
-        """Return for how many seconds a session has not moved, None if it is not stalled."""
+        """Return for how many seconds a session waits in its phase, None if that is not long."""
         timer = self._timers.get((state.run_id, state.cluster))
-        if timer is None or state.phase not in {"PREPARED", "ACCEPTED"}:
+        if timer is None or state.phase not in {"IDLE", "PREPARED", "ACCEPTED"}:
             return None
-        waited = self._now() - timer.moved
+        waited = self._now() - timer.since
         return waited if waited > self._context.config.limits.stall_s else None

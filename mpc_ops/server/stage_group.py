@@ -113,12 +113,27 @@ class GroupStages:
     def include(self, found: Admission, cluster: str) -> None:
         """Insist on all three frames of every region, and on no other live run of this edition."""
         self._only_run(found, cluster)
-        have = self._store.value("SELECT count(*) FROM crossings_in WHERE run = ?", found.run)
-        if have < 3 * len(found.clusters):
+        missing = self.missing(found.run)
+        if missing:
             raise NotYet(
-                "CROSS_MISSING", "crossings are still to come",
-                expected=3 * len(found.clusters), got=have, ids={"run": found.run[:16]},
+                "CROSS_MISSING", "crossings are still to come", got=f"none from {', '.join(missing)}"[:200],
+                ids={"run": found.run[:16]},
             )  # fmt: skip
+
+    def missing(self, run: str) -> list[str]:
+        """Return the region operators whose crossing has not arrived."""
+        found = self._admissions.look(run)
+        have = {
+            (str(cluster), str(sender))
+            for cluster, sender in self._store.rows("SELECT cluster, sender FROM crossings_in WHERE run = ?", run)
+        }
+        federation = self._context.federation
+        return [
+            sender
+            for cluster in sorted(found.clusters)
+            for sender in federation.cluster(cluster).operators
+            if (cluster, sender) not in have
+        ]
 
     def _only_run(self, found: Admission, cluster: str) -> None:
         manifest = found.manifest

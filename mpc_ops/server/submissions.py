@@ -26,6 +26,7 @@ from mpc_ops.session import (
     RunCancelled,
     RunFailed,
     RunView,
+    SessionState,
     Stall,
     Stalled,
 )
@@ -49,8 +50,8 @@ class Submissions:
         """Take a notice; return whether it is new.
 
         Raises:
-            ComityError: StateError, NotYet and PolicyViolation say that it does not fit the present state; every other
-                class that the notice is not acceptable at all.
+            ComityError: StateError says that it does not fit the present state, NotYet that something it rests on is
+                still to arrive here; every other class that the notice is not acceptable at all.
         """
         signed = parse_notice(data)
         if signed.digest != digest:
@@ -266,18 +267,24 @@ class Submissions:
         return self._stall(view, run)
 
     def _stall(self, view: RunView, run: str) -> RunView:
-        """Name the peer that the own session waits for."""
+        """Name the party that the own session waits for."""
         for state in self._operator.sessions.of_run(run):
             waited = self._operator.sessions.stalled(state)
             if waited is None:
                 continue
-            heard = {accept.party for accept in state.accepts} if state.phase == "ACCEPTED" else set()
-            down = [p for p in state.peers if not self._operator.context.post.up(state.members[p])]
-            silent = down or [p for p in state.peers if p not in heard] or list(state.peers)
+            party, code = self._waits_for(state)
             since = int((self._operator.context.utc().timestamp() - waited) * 1000)
-            code = "PEER_UNAVAILABLE" if down else "PEER_TIMEOUT"
-            view, _ = RUN.step(view, Stalled(Stall(state.members[silent[0]], code, since)))
+            view, _ = RUN.step(view, Stalled(Stall(party, code, since)))
         return view
+
+    def _waits_for(self, state: SessionState) -> tuple[str, str]:
+        if state.phase == "IDLE":
+            missing = self._operator.groups.missing(state.run_id)
+            return (missing[0] if missing else self._operator.context.id), "CROSS_MISSING"
+        heard = {accept.party for accept in state.accepts} if state.phase == "ACCEPTED" else set()
+        down = [peer for peer in state.peers if not self._operator.context.post.up(state.members[peer])]
+        silent = down or [peer for peer in state.peers if peer not in heard] or list(state.peers)
+        return state.members[silent[0]], "PEER_UNAVAILABLE" if down else "PEER_TIMEOUT"
 
     def result(self, run: str) -> bytes:
         """Return the sealed result part; raises what `GroupStages.part` raises."""

@@ -414,7 +414,7 @@ class RealOperators:
 
         def put(name: str) -> int:
             answer = self.api(name).put(signed)
-            if answer.status_code == 409 and answer.json().get("transient") and wait:
+            if answer.status_code in {404, 425, 503} and wait:
                 raise Waiting(answer.text)
             return answer.status_code
 
