@@ -130,7 +130,7 @@ def status(
         more += f", named: {', '.join(owner['blamed'])}" if owner.get("blamed") else ""
         lines.append(f"  {name:<20} {owner['state']}{more}")
     for name, said in answer.get("run", {}).get("operators", {}).items():
-        words = said.get("error") or f"{said['state']}, country clusters {said['regions_done']} of {said['regions']}"
+        words = said.get("error") or f"{said['state']}, country clusters {len(said['done'])} of {len(said['regions'])}"
         if said.get("stalled"):
             words += f", waits for {said['stalled']['party']} ({said['stalled']['code']})"
         lines.append(f"  run {str(run_id)[:12]} at {name}: {words}")
@@ -174,7 +174,7 @@ def receive(
     published = closing.publish(found, what, verified)
     answer = closing.acknowledge(found, what, published)
     if wait and answer["open"]:
-        answer = closing.collect_closing(found, what, wait_s=wait)
+        answer = closing.collect_closing(found, what, wait_s=wait, for_owners=False)
     answer = {**answer, "published": published["folder"], "rows": published["rows"]}
     text = [
         f"published {published['rows']} rows in {published['folder']}",

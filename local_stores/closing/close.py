@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from local_stores.closing.desk import Desk, Report, moment, open_desk
+from local_stores.closing.desk import Desk, Report, open_desk
 from local_stores.config.site import Site
 from local_stores.errors import NotYet, PolicyViolation, UsageError
 from local_stores.receive.periods import merged_period, run_answers
@@ -20,7 +20,7 @@ from mpc_ops.plan.layout import measures
 
 __all__ = ["close", "filings_ready", "period_status"]
 
-_ENDED = frozenset({"FAILED", "REFUSED", "CANCELLED"})
+_ENDED = frozenset({"FAILED", "CANCELLED"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Count:
         ready, missing, disputed = {}, {}, {}
         for name in owners:
             owner = status.owners.get(name)
-            if owner is not None and owner.state in {"AGREED", "INCLUDED"} and owner.filing is not None:
+            if owner is not None and owner.state == "AGREED" and owner.filing is not None:
                 ready[name] = owner.filing
             elif owner is not None and owner.state == "DISPUTED":
                 disputed[name] = owner.code or "DISPUTED"
@@ -62,9 +62,8 @@ def period_status(site: Site, report: str, period: str) -> dict[str, Any]:
             "state": status.owners[name].state,
             "nil": status.owners[name].nil,
             "take": status.owners[name].take,
-            "filed_at": status.owners[name].filed_at,
             "code": status.owners[name].code,
-            "blamed": list(status.owners[name].blamed),
+            "blamed": list(status.owners[name].pair),
         }
         for name in desk.owners(found)
     }
@@ -103,7 +102,7 @@ def filings_ready(site: Site, report: str, period: str) -> dict[str, Any] | None
     count = _Count.of(desk.owners(found), status)
     if not count.missing and not count.disputed:
         return {**answer, "submitted": len(count.ready), "late": [], "closed": False}
-    if desk.now < moment(status.due_at):
+    if not status.overdue:
         return None
     enough = len(count.ready) >= found.plan.terms.min_owners
     if found.plan.terms.on_late == "release_without" and enough and not count.disputed:
@@ -120,7 +119,7 @@ def filings_ready(site: Site, report: str, period: str) -> dict[str, Any] | None
 def _has_ended(clients: Any, run: str) -> bool:
     """Whether a run ended without a result; operators that do not know it yet leave it live."""
     answers, _ = run_answers(clients, run)
-    return any(answer.state in _ENDED for answer in answers.values())
+    return any(answer.phase in _ENDED for answer in answers.values())
 
 
 def close(
@@ -184,7 +183,8 @@ def _manifest(desk: Desk, found: Report, status: PeriodStatus, *, without: set[s
             expected=count.words() or "nobody is missing",
             ids=ids,
         )
-    late = without | (set(count.missing) if _may_release(desk, found, status) else set())
+    released = found.plan.terms.on_late == "release_without" and status.overdue
+    late = without | (set(count.missing) if released else set())
     held = _Count({}, {n: w for n, w in count.missing.items() if n not in late},
                   {n: w for n, w in count.disputed.items() if n not in exclude})  # fmt: skip
     if held.missing or held.disputed:
@@ -210,10 +210,6 @@ def _manifest(desk: Desk, found: Report, status: PeriodStatus, *, without: set[s
         created_at=utc_text(desk.now),
         give_up_at=utc_text(desk.now + timedelta(hours=terms.give_up_hours)),
     )
-
-
-def _may_release(desk: Desk, found: Report, status: PeriodStatus) -> bool:
-    return found.plan.terms.on_late == "release_without" and desk.now >= moment(status.due_at)
 
 
 def _digest(value: str | None) -> str:

@@ -16,12 +16,7 @@ from mpc_ops.notices.model import CalendarRow, Manifest, Release
 from mpc_ops.notices.signed import SignedNotice, parse_notice, utc_text, verify_notice
 from mpc_ops.plan.model import CrossNode, DeliverNode, Plan, RegionSumNode, load_plan
 
-__all__ = ["Desk", "Report", "moment", "open_desk"]
-
-
-def moment(text: str) -> datetime:
-    """Return the aware moment of `YYYY-MM-DDTHH:MM:SSZ`."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+__all__ = ["Desk", "Report", "open_desk"]
 
 
 @dataclass(frozen=True)

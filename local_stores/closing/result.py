@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from local_stores.closing.basis import basis_of
@@ -27,6 +28,7 @@ from mpc_ops.plan.model import DeliverNode
 __all__ = ["acknowledge", "fetch", "publish", "result_ready", "run_status", "verify"]
 
 _ENDED = frozenset({"FAILED", "REFUSED", "CANCELLED"})
+_COMMITTED = frozenset({"COMMITTED", "PUBLISHED", "ERASED", "SEALED"})
 _PAUSE_S = 0.5
 _PARTS_NEEDED = 2
 
@@ -34,21 +36,27 @@ Run = Mapping[str, Any]
 
 
 def _words(status: RunStatus) -> dict[str, Any]:
+    stall = status.stall
     return {
         "state": status.state,
-        "regions_done": status.regions_done,
-        "regions": status.regions,
+        "phase": status.phase,
+        "code": status.code,
+        "blamed": list(status.pair),
+        "regions": list(status.regions),
+        "done": list(status.done),
         "stalled": None
-        if status.stalled_party is None
-        else {"party": status.stalled_party, "code": status.stalled_code, "since": status.stalled_since},
-        "sessions": [
-            {"cluster": s.cluster, "said_by": s.said_by, "phase": s.phase, "attempt": s.attempt, "code": s.code,
-             "blamed": list(s.blamed)}
-            for s in status.sessions
-        ],
-        "result_ready": status.result_ready,
-        "evidence_complete": status.evidence_complete,
-    }  # fmt: skip
+        if stall is None
+        else {"party": stall.party, "code": stall.code, "since": _moment(stall.since_ms)},
+        "sessions": {
+            cluster: {name: f"{s.state} {s.code or ''}".strip() for name, s in sorted(found.items())}
+            for cluster, found in sorted(status.sessions.items())
+        },
+        "statements": len(status.statements),
+    }
+
+
+def _moment(since_ms: int) -> str:
+    return utc_text(datetime.fromtimestamp(since_ms / 1000, tz=UTC))
 
 
 def run_status(site: Site, run_id: str) -> dict[str, Any]:
@@ -78,28 +86,41 @@ def result_ready(site: Site, run: Run) -> dict[str, Any] | None:
     files = desk.run(run_id)
     with desk.clients(desk.report_of(files.manifest()).group) as clients:
         answers, errors = run_answers(clients, run_id)
-        if any(answer.state in _ENDED for answer in answers.values()):
+        if any(answer.phase in _ENDED for answer in answers.values()):
             _gather(desk, clients, run_id)
             _raise_if_ended(desk, run_id)
-    raise_terminal({name: error for name, error in errors.items() if not _unknown_run(error)})
+    raise_terminal(errors)
     if not answers:
         raise first_transient(errors)
-    ready = [name for name, answer in answers.items() if answer.result_ready]
-    if len(ready) >= _PARTS_NEEDED or len(files.parts()) >= _PARTS_NEEDED:
-        return {**dict(run), "parts_at": sorted(ready)}
-    stalled = [answer for answer in answers.values() if answer.stalled_party is not None]
-    if stalled:
-        first = stalled[0]
-        raise NotYet(
-            "STALLED",
-            f"the run makes no progress: {first.stalled_party} ({first.stalled_code}) since {first.stalled_since}",
-            ids={"run": run_id[:12], "party": first.stalled_party},
-        )
+    done = [name for name, answer in answers.items() if answer.phase in _COMMITTED]
+    if len(done) >= _PARTS_NEEDED or len(files.parts()) >= _PARTS_NEEDED:
+        _require_statements(desk, run_id, answers)
+        return {**dict(run), "committed_at": sorted(done)}
+    for answer in answers.values():
+        if answer.stall is not None:
+            raise NotYet(
+                "STALLED",
+                f"the run makes no progress: {answer.stall.party} ({answer.stall.code}) since "
+                f"{_moment(answer.stall.since_ms)}",
+                ids={"run": run_id[:12], "party": answer.stall.party},
+            )
     return None
 
 
-def _unknown_run(error: ComityError) -> bool:
-    return error.code == "RUN_UNKNOWN"
+def _require_statements(desk: Desk, run_id: str, answers: Mapping[str, RunStatus]) -> None:
+    """Nothing is published before every operator has attested what it did."""
+    stated = {name for answer in answers.values() for name in answer.statements}
+    federation = desk.federation
+    regions = next(iter(answers.values())).regions
+    group = desk.report_of(desk.run(run_id).manifest()).group
+    operators = {name for cluster in (*regions, group) for name in federation.cluster(cluster).operators}
+    missing = sorted(operators - stated)
+    if missing:
+        raise NotYet(
+            "EVIDENCE_INCOMPLETE",
+            f"the run is committed; the statement of {', '.join(missing)} is still to come",
+            ids={"run": run_id[:12]},
+        )
 
 
 def _raise_if_ended(desk: Desk, run_id: str) -> None:

@@ -35,13 +35,16 @@ def own_evidence(desk: Desk, run_id: str) -> RunEvidence:
     return files.evidence(files.federation(), log)
 
 
-def collect_closing(site: Site, run: Mapping[str, Any], *, wait_s: float = 0) -> dict[str, Any]:
+def collect_closing(
+    site: Site, run: Mapping[str, Any], *, wait_s: float = 0, for_owners: bool = True
+) -> dict[str, Any]:
     """Fetch what has come since the acknowledgement, sign the closing attestation when it can be, write the pack anew.
 
     Args:
         site: the recipient's site.
         run: what `close` returned.
         wait_s: how long to wait for deletions and countersignatures that are still missing.
+        for_owners: whether to wait for the owners' countersignatures too, or for the deletions only.
 
     Returns:
         Which operators attest the deletion, who countersigned, what is open, where the pack is and whether it verifies.
@@ -50,7 +53,8 @@ def collect_closing(site: Site, run: Mapping[str, Any], *, wait_s: float = 0) ->
     deadline = time.monotonic() + wait_s
     while True:
         answer = collect(desk, str(run["run_id"]), write=False)
-        if not answer["open"] or time.monotonic() >= deadline:
+        done = not answer["open"] or (not for_owners and len(answer["erased"]) == answer["operators"])
+        if done or time.monotonic() >= deadline:
             return collect(desk, str(run["run_id"]), ask=False)
         time.sleep(_PAUSE_S)
 

@@ -13,8 +13,7 @@ from mpc_ops.evidence.status import OwnerStatus, PeriodStatus, RunStatus
 __all__ = ["merged_period", "run_answers"]
 
 M = TypeVar("M", bound=Model)
-_ORDER = ("EXPECTED", "RECEIVED", "AGREED", "INCLUDED", "LATE", "REJECTED", "DISPUTED", "WITHDRAWN")
-_FILED = frozenset({"RECEIVED", "AGREED", "INCLUDED", "LATE"})
+_ORDER = ("EXPECTED", "RECEIVED", "REJECTED", "AGREED", "DISPUTED")
 
 
 def _strict(value: object, kind: type[M], client: ApiClient, what: str) -> M:
@@ -50,8 +49,8 @@ def merged_period(clients: GroupClients, plan: str, period: str) -> PeriodStatus
         raise first_transient(errors)
     edition = max(status.edition for status in answers.values())
     newest = [status for status in answers.values() if status.edition == edition]
-    states = ("OPEN", "CLOSED", "COMMITTED")
-    furthest = max(newest, key=lambda status: states.index(status.state))
+    closed = [status for status in newest if status.run is not None]
+    furthest = closed[0] if closed else newest[0]
     owners: dict[str, OwnerStatus] = {}
     for status in newest:
         for name, owner in status.owners.items():
@@ -63,6 +62,7 @@ def merged_period(clients: GroupClients, plan: str, period: str) -> PeriodStatus
         state=furthest.state,
         opens_at=furthest.opens_at,
         due_at=max(status.due_at for status in newest),
+        overdue=all(status.overdue for status in newest),
         owners={name: owners[name] for name in sorted(owners)},
         reference=next((status.reference for status in newest if status.reference), None),
         run=furthest.run,

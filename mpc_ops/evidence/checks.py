@@ -165,9 +165,9 @@ def _filings(found: Assessment, out: _Findings) -> None:
             (filed.plan, filed.period, filed.edition) == (close.plan, close.period, close.edition),
             f"submission of {filed.owner} is for another plan, period or release",
         )
-        out.expect(filed.reference == close.reference, f"submission of {filed.owner} used other reference data")
         if filed.kind_of == "nil":
             continue
+        out.expect(filed.reference == close.reference, f"submission of {filed.owner} used other reference data")
         operators = evidence.federation.operators_of(filed.owner)
         missing = [name for name in operators if (notice.digest, name) not in receipts]
         out.expect(not missing, f"no receipt for the submission of {filed.owner} by {', '.join(missing)}")
