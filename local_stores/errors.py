@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mpc_ops.errors import (
+    Abort,
     ComityError,
     ConfigError,
     DeliveryError,
@@ -20,6 +21,7 @@ from mpc_ops.errors import (
 )
 
 __all__ = [
+    "Abort",
     "ComityError",
     "ConfigError",
     "DeliveryError",

@@ -12,7 +12,7 @@ from mpc_ops.federation.model import Owner
 from mpc_ops.plan.layout import Cell, aggregate_node, cells, lanes, measures
 from mpc_ops.plan.model import GateNode, Measure, Plan
 
-__all__ = ["contribution_page"]
+__all__ = ["contribution_page", "contribution_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def contribution_page(plan: Plan, owner: Owner, of: ContributionId, record: Cont
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("local_stores.snapshot"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    values = {(lane.measure.name, lane.cell): int(text) for lane, text in zip(lanes(plan), record.lanes, strict=True)}
+    values = _values(plan, record)
     ordered = _paired(measures(plan))
     local = {
         (name, cell): int(text)
@@ -56,6 +56,19 @@ def contribution_page(plan: Plan, owner: Owner, of: ContributionId, record: Cont
         ],
     )
     return page.encode("utf-8")
+
+
+def contribution_rows(plan: Plan, record: Contribution) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the headings and the rows (label, numbers) of what is shared, for a terminal."""
+    values, ordered = _values(plan, record), _paired(measures(plan))
+    rows = [
+        (label, [_number(_value(plan, values, m, cell), m.scale) for m in ordered]) for label, _, cell in _rows(plan)
+    ]
+    return [measure.label or measure.name for measure in ordered], rows
+
+
+def _values(plan: Plan, record: Contribution) -> dict[tuple[str, Cell], int]:
+    return {(lane.measure.name, lane.cell): int(text) for lane, text in zip(lanes(plan), record.lanes, strict=True)}
 
 
 def _paired(found: list[Measure]) -> list[Measure]:

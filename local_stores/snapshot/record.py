@@ -4,6 +4,7 @@
 contributions/<owner>/<plan>/<period>/<edition>/salt                32 secret bytes, never leave the owner
                                                /<commitment>.json   the figures
                                                /<commitment>.html   the page that the signers read
+                                               /latest              the commitment that was computed last
 signatures/<owner>/<commitment>/<signer>.json
 ```
 The salt of a commitment is HMAC-SHA-256 of the figures under the stored secret: a new snapshot with equal figures has
@@ -129,6 +130,7 @@ def keep_contribution(
         below=list(figures.below),
     )
     state.write(f"{of.folder}/{committed}.json", msgspec.json.encode(record))
+    state.write(f"{of.folder}/latest", committed.encode("ascii"))
     return record
 
 
