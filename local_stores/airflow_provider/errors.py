@@ -2,7 +2,8 @@
 
 | error | in Airflow |
 |---|---|
-| `transient` (`StoreUnavailable`, `TransportError`, `NotYet`) | raised as it is: the task is retried |
+| `NotYet` | the task is deferred and looks again later; it costs no retry |
+| `transient` (`StoreUnavailable`, `TransportError`) | raised as it is: the task is retried |
 | terminal | `AirflowFailException`: the task fails at once, its message names the party |
 | PERIOD_CLOSED at the first task of a filing | `AirflowSkipException`: a missed month that is closed ends as skipped |
 | anything else is a bug | raised as it is |

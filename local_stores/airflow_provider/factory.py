@@ -245,7 +245,9 @@ def _group(build: _Build, report: _Report) -> DAG:
         fetch = build.step("fetch", run)
         verify = build.step("verify", {**run, "fetched": fetch.output})
         publish = build.step("publish", {**run, "verified": verify.output})
-        build.step("acknowledge", {**run, "published": publish.output})
+        acknowledge = build.step("acknowledge", {**run, "published": publish.output})
+        deletions = build.poll("await_deletions", "deletions_ready", run)
         filings >> close
         result >> fetch
+        acknowledge >> deletions
     return dag

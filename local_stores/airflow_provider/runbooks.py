@@ -45,13 +45,14 @@ GROUP = """\
 
 | task | what it does | when it stops |
 |---|---|---|
-| `await_filings` | waits until every owner has filed, or until due time | see who is late: `comity run status` |
+| `await_filings` | waits until every owner has filed, or until due time | see who is late: `comity group status` |
 | `close` | signs the manifest and posts it: the start of the run | RUN_EXISTS: a run is live, nothing to do |
 | `await_result` | waits for the clusters | *failed* names the party or the pair; nothing was released |
 | `fetch` | three sealed parts | |
 | `verify` | commitments, statements, evidence; before anything is published | do not publish; keep the folder |
 | `publish` | Parquet, CSV, XLSX and a page; refuses other bytes for the same edition | |
 | `acknowledge` | tells the operators, who erase | |
+| `await_deletions` | waits until each one attests it, and signs the closing attestation | an operator is down |
 
 Periods close one after another, oldest first, because the year to date adds published months. Every task may be
 cleared: ids come from plan, period and filings, never from the DAG run.

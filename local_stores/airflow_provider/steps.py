@@ -62,8 +62,8 @@ def _here(name: str, *, sftp: bool = False) -> _Function:
 
 
 STEPS: Mapping[str, _Function] = {
-    "check_release": _filing("check_release"),
-    "check_purpose": _here("check_purpose"),
+    "check_release": _filing("check_release", sftp=True),
+    "check_purpose": _here("check_purpose", sftp=True),
     "take_snapshot": _filing("take_snapshot"),
     "take_snapshots": _here("take_snapshots"),
     "validate": _filing("validate"),
@@ -85,11 +85,12 @@ POLLS: Mapping[str, _Function] = {
     "outcome_ready": _filing("outcome_ready", sftp=True),
     "filings_ready": _closing("filings_ready"),
     "result_ready": _closing("result_ready"),
+    "deletions_ready": _here("deletions_ready"),
 }
 """What a waiting task and its trigger may ask: None means "not yet"."""
 
 
-def check_purpose(site: Site, owner: str, period: str, reports: list[str]) -> Json:
+def check_purpose(site: Site, owner: str, period: str, reports: list[str], open_sftp: object) -> Json:
     """Check that at least one approved report may use the dataset in this period, before it is read.
 
     Raises:
@@ -98,7 +99,9 @@ def check_purpose(site: Site, owner: str, period: str, reports: list[str]) -> Js
     refused: ComityError | None = None
     for report in reports:
         try:
-            release = STEPS["check_release"].call(site, {"owner": owner, "report": report, "period": period})
+            release = importlib.import_module("local_stores.filing").check_release(
+                site, owner, report, period, open_sftp=open_sftp
+            )
         except ComityError as error:
             if error.transient:
                 raise
@@ -127,9 +130,17 @@ def share_and_seal(site: Site, **arguments: Json) -> list[dict[str, Json]]:
 
 def receipts_ready(site: Site, owner: str, parcels: list[Mapping[str, Json]], open_sftp: object) -> Json:
     """Ask for the receipts of the filing that the parcels belong to."""
-    function = _filing("receipts_ready")
-    module = importlib.import_module(function.module)
-    return module.receipts_ready(site, owner, parcels[0]["filing"], open_sftp=open_sftp)
+    filing = importlib.import_module("local_stores.filing")
+    return filing.receipts_ready(site, owner, parcels[0]["filing"], open_sftp=open_sftp)
+
+
+def deletions_ready(site: Site, run: Mapping[str, Json]) -> Json:
+    """Complete a run's evidence once every operator attests the deletion: that lets the owners countersign.
+
+    Countersignatures may take the owners days and hold up no period: `comity group evidence` adds them.
+    """
+    answer = importlib.import_module("local_stores.closing").collect_closing(site, run, for_owners=False)
+    return answer if len(answer["erased"]) == answer["operators"] else None
 
 
 def current_site(releases_dir: str | None = None) -> Site:

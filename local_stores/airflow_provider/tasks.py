@@ -16,7 +16,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from local_stores.airflow_provider.errors import airflow_errors
 from local_stores.airflow_provider.settings import ProviderSettings
 from local_stores.airflow_provider.steps import Json, run_poll, run_step
-from local_stores.airflow_provider.triggers import PollTrigger
+from local_stores.airflow_provider.triggers import PauseTrigger, PollTrigger
+from mpc_ops.errors import NotYet
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
@@ -25,6 +26,10 @@ __all__ = ["PERIOD", "PollTask", "StepTask"]
 
 PERIOD = "{{ dag_run.partition_key or params.period or '' }}"
 """The period of a run: its partition key, or the parameter where a run has none (`dag.test()`, the form)."""
+
+
+def _deadline(settings: ProviderSettings) -> str:
+    return (dt.datetime.now(dt.UTC) + dt.timedelta(days=settings.wait_days)).isoformat(timespec="seconds")
 
 
 class StepTask(BaseOperator):
@@ -60,9 +65,26 @@ class StepTask(BaseOperator):
         self.closed_is_skip = closed_is_skip
 
     def execute(self, context: Context) -> Json:
-        """Run the step and return its reference."""
-        with airflow_errors(closed_is_skip=self.closed_is_skip):
-            result = run_step(self.step, {**self.arguments, **(self.parcel or {})}, releases_dir=self.releases_dir)
+        """Run the step and return its reference; pause, deferred, where somebody else has to act first."""
+        settings = ProviderSettings.from_airflow()
+        return self._run(context, settings.poll_first_s, _deadline(settings))
+
+    def again(self, context: Context, event: Mapping[str, Json]) -> Json:
+        """Run the step after a pause."""
+        return self._run(context, float(event["pause_s"]), str(event["deadline"]))
+
+    def _run(self, context: Context, pause_s: float, deadline: str) -> Json:
+        arguments = {**self.arguments, **(self.parcel or {})}
+        try:
+            with airflow_errors(closed_is_skip=self.closed_is_skip):
+                result = run_step(self.step, arguments, releases_dir=self.releases_dir)
+        except NotYet as wait:
+            if dt.datetime.now(dt.UTC) >= dt.datetime.fromisoformat(deadline):
+                raise AirflowFailException(f"WAIT_EXPIRED: {wait}") from wait
+            self.log.info("looking again in %.0f s: %s", pause_s, wait)
+            max_s = ProviderSettings.from_airflow().poll_max_s
+            trigger = PauseTrigger(pause_s=pause_s, max_s=max_s, deadline=deadline)
+            return self.defer(trigger=trigger, method_name="again")
         self._emit(context)
         return result
 
@@ -98,18 +120,20 @@ class PollTask(BaseOperator):
     def execute(self, context: Context) -> Json:  # noqa: ARG002  Airflow's interface
         """Ask once; defer to the trigger where there is no answer yet."""
         with airflow_errors():
-            answer = run_poll(self.poll, self.arguments, releases_dir=self.releases_dir)
+            try:
+                answer = run_poll(self.poll, self.arguments, releases_dir=self.releases_dir)
+            except NotYet:
+                answer = None
         if answer is not None:
             return answer
         settings = ProviderSettings.from_airflow()
-        deadline = dt.datetime.now(dt.UTC) + dt.timedelta(days=settings.wait_days)
         trigger = PollTrigger(
             poll=self.poll,
             arguments=self.arguments,
             releases_dir=self.releases_dir,
             first_s=settings.poll_first_s,
             max_s=settings.poll_max_s,
-            deadline=deadline.isoformat(timespec="seconds"),
+            deadline=_deadline(settings),
         )
         return self.defer(trigger=trigger, method_name="resume")
 

@@ -1,7 +1,7 @@
-"""Waiting without a worker: one trigger that asks a poll function until it answers.
+"""Waiting without a worker: a trigger that asks a poll function until it answers, and one that only pauses.
 
-Everything it needs is in its JSON arguments, its deadline is a moment and not a duration, and it keeps no state: a
-triggerer that is killed is replaced by another one that goes on asking.
+Everything they need is in their JSON arguments, deadlines are moments and not durations, and they keep no state: a
+triggerer that is killed is replaced by another one that goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from local_stores.airflow_provider.steps import Json, run_poll
 from mpc_ops.errors import ComityError
 
-__all__ = ["PollTrigger"]
+__all__ = ["PauseTrigger", "PollTrigger"]
 
 _GROWTH = 1.5
 
@@ -91,3 +91,35 @@ class PollTrigger(BaseTrigger):
                 return None
             return {"error": {**error.as_dict(), "message": str(error)}}
         return None if result is None else {"result": result}
+
+
+class PauseTrigger(BaseTrigger):
+    """Lets a step that answered `NotYet` be run again after a pause.
+
+    Args:
+        pause_s: how long, in seconds.
+        max_s: longest pause, in seconds.
+        deadline: ISO 8601 moment with zone after which the step is not run again.
+
+    Its one event is `{"pause_s": <the next pause>, "deadline": ...}`: the state travels in it, because a task that is
+    resumed starts from nothing.
+    """
+
+    def __init__(self, *, pause_s: float, max_s: float, deadline: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.pause_s = pause_s
+        self.max_s = max_s
+        self.deadline = deadline
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that rebuild this trigger in any triggerer."""
+        return (
+            "local_stores.airflow_provider.triggers.PauseTrigger",
+            {"pause_s": self.pause_s, "max_s": self.max_s, "deadline": self.deadline},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Pause once."""
+        await asyncio.sleep(self.pause_s)
+        pause_s = min(self.pause_s * _GROWTH, self.max_s)
+        yield TriggerEvent({"pause_s": pause_s, "deadline": self.deadline})  # type: ignore[no-untyped-call]

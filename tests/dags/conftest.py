@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,8 +20,6 @@ atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 fake_steps.write_release(RELEASES, "group_performance", fake_steps.month_rows(MONTHS), datasets=("orders", "rates"))
 fake_steps.write_site(SITE, owners=("de-nord", "de-sued"), releases=RELEASES, is_recipient=True)
 airflow_env.activate(HOME / "airflow", SITE)
-if importlib.util.find_spec("local_stores.filing") is None:
-    fake_steps.install()
 
 
 @pytest.fixture

@@ -75,7 +75,17 @@ def test_a_close_from_filings_to_acknowledgement(run, steps):
         "verify",
         "publish",
         "acknowledge",
+        "collect_closing",
     ]
+
+
+def test_a_close_waits_for_the_deletions(run, steps):
+    fake_steps.tell(steps, "collect_closing", PERIOD, "wait")
+    threading.Timer(1.0, fake_steps.ready, (steps, "collect_closing", PERIOD)).start()
+    result, _ = run("group_group_performance")
+    assert result.state == "success"
+    assert len(fake_steps.calls(steps, "collect_closing")) >= 2
+    assert len(fake_steps.calls(steps, "acknowledge")) == 1
 
 
 def test_outcome_and_snapshot(run, steps):
@@ -91,6 +101,15 @@ def test_waiting_is_a_trigger_that_sleeps(run, steps):
     assert result.state == "success"
     asked = fake_steps.calls(steps, "sign_off_ready")
     assert 2 <= len(asked) <= 8, "asks with pauses, not in a busy loop"
+
+
+def test_not_yet_pauses_and_costs_no_retry(run, steps):
+    """Period keys that are not published yet: the first task waits, deferred, and is not retried."""
+    fake_steps.tell(steps, "check_release", PERIOD, "notyet 5")
+    result, events = run(FILE)
+    assert result.state == "success"
+    assert len(fake_steps.calls(steps, "check_release")) == 6, "more often than there are retries"
+    assert [event["state"] for event in events if event["task_id"] == "check_release"] == ["success"]
 
 
 def test_a_transient_error_is_retried(run, steps):

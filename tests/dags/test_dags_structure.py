@@ -68,12 +68,13 @@ def test_a_filing_is_these_steps(bag):
 def test_a_close_is_these_steps(bag):
     assert shape(bag.dags["group_group_performance"]) == {
         "await_filings": ["close"],
-        "close": ["acknowledge", "await_result", "fetch", "publish", "verify"],
+        "close": ["acknowledge", "await_deletions", "await_result", "fetch", "publish", "verify"],
         "await_result": ["fetch"],
         "fetch": ["verify"],
         "verify": ["publish"],
         "publish": ["acknowledge"],
-        "acknowledge": [],
+        "acknowledge": ["await_deletions"],
+        "await_deletions": [],
     }
 
 

@@ -17,8 +17,8 @@ from local_stores.airflow_provider.connections import connection_id, connections
 from local_stores.airflow_provider.errors import airflow_errors
 from local_stores.airflow_provider.hooks import InboxHook
 from local_stores.airflow_provider.steps import POLLS, STEPS, current_site, run_poll, run_step
-from local_stores.airflow_provider.tasks import PollTask
-from local_stores.airflow_provider.triggers import PollTrigger
+from local_stores.airflow_provider.tasks import PollTask, StepTask
+from local_stores.airflow_provider.triggers import PauseTrigger, PollTrigger
 from mpc_ops import errors
 from tests.support import fake_steps
 
@@ -93,19 +93,26 @@ def test_results_are_small_references(steps, monkeypatch, result, code):
 
 
 def test_every_step_exists_with_the_arguments_that_the_dags_pass():
-    """Against the real modules: names and parameters, so that the stand-ins of these tests can't drift."""
+    """Against the real modules: names and parameters, so that the stand-ins of these tests can't drift.
+
+    The real ones may take more, with a default: decisions that people make on the command line.
+    """
     for table in (STEPS, POLLS):
         for name, function in table.items():
             module = importlib.import_module(function.module)
             real = getattr(module, function.name)
             if module is steps_module:
                 continue
-            stand_in = inspect.signature(getattr(fake_steps, function.name)).parameters
-            assert list(inspect.signature(real).parameters) == list(stand_in), name
+            stand_in = list(inspect.signature(getattr(fake_steps, function.name)).parameters)
+            parameters = inspect.signature(real).parameters
+            assert set(stand_in) <= set(parameters), name
+            needed = [key for key, value in parameters.items() if value.default is value.empty]
+            assert set(needed) <= set(stand_in), name
+            assert function.sftp == ("open_sftp" in parameters), name
 
 
 def test_purpose_needs_one_release_that_passes(steps, monkeypatch):
-    def check(site, owner, report, period):
+    def check(site, owner, report, period, open_sftp):
         if report == "refused":
             raise errors.PolicyViolation("APPROVAL_MISSING", "no approval")
         return {"plan_digest": "d" * 64}
@@ -125,6 +132,27 @@ def test_releases_of_the_bundle_stand_in_for_the_sites(steps, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------ trigger
+
+
+def test_a_step_that_waits_too_long_fails_and_says_for_what(steps, monkeypatch):
+    fake_steps.tell(steps, "check_release", PERIOD, "notyet 9")
+    arguments = {"owner": "de-nord", "report": "group_performance", "period": PERIOD}
+    task = StepTask(task_id="t", step="check_release", arguments=arguments)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute({})
+    assert deferred.value.method_name == "again"
+    event = first_event(deferred.value.trigger)
+    assert event["pause_s"] > deferred.value.trigger.pause_s
+    with pytest.raises(TaskDeferred):
+        task.again({}, event)
+    with pytest.raises(AirflowFailException, match="WAIT_EXPIRED: KEYS_MISSING"):
+        task.again({}, {**event, "deadline": "2020-01-01T00:00:00+00:00"})
+
+
+def test_pause_survives_being_rebuilt_from_json():
+    path, kwargs = PauseTrigger(pause_s=1.0, max_s=2.0, deadline=FUTURE).serialize()
+    assert path == "local_stores.airflow_provider.triggers.PauseTrigger"
+    assert PauseTrigger(**json.loads(json.dumps(kwargs))).serialize() == (path, kwargs)
 
 
 def trigger(**changed):

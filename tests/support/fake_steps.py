@@ -5,7 +5,7 @@ and holds what they did, so that they work across the processes of a real Airflo
 
 ```
 <folder>/calls.jsonl            one line for each call: step, period, pid, arguments' names
-<folder>/<step>.<period>        an instruction: "transient N" | "terminal" | "closed" | "hang" | "wait"
+<folder>/<step>.<period>        an instruction: "transient N" | "notyet N" | "terminal" | "closed" | "hang" | "wait"
 <folder>/<poll>.<period>.ready  what a poll waits for, where polls were told to "wait"
 ```
 """
@@ -23,7 +23,7 @@ import types
 from pathlib import Path
 
 import local_stores
-from mpc_ops.errors import DeliveryError, PeerUnavailable, StateError
+from mpc_ops.errors import DeliveryError, NotYet, PeerUnavailable, StateError
 
 FOLDER_ENV = "COMITY_FAKE_FOLDER"
 
@@ -121,6 +121,11 @@ def _obey(step: str, period: str, **more: object) -> None:
         if left:
             path.write_text(f"transient {left - 1}")
             raise PeerUnavailable("PEER_UNAVAILABLE", "no answer", ids={"party": "de-1"})
+    if instruction[0] == "notyet":
+        left = int(instruction[1])
+        if left:
+            path.write_text(f"notyet {left - 1}")
+            raise NotYet("KEYS_MISSING", "the operators have not published the period's keys")
     if instruction[0] == "terminal":
         raise DeliveryError("REJECTED", "the operator rejected the filing", ids={"party": "de-2"})
     if instruction[0] == "closed":
@@ -130,7 +135,7 @@ def _obey(step: str, period: str, **more: object) -> None:
         time.sleep(600)
 
 
-def _answer(poll: str, period: str, value: dict) -> dict | None:
+def _answer(poll: str, period: str, value):
     _obey(poll, period)
     told = _folder() / f"{poll}.{period}"
     if told.exists() and told.read_text() == "wait" and not (_folder() / f"{poll}.{period}.ready").exists():
@@ -138,7 +143,7 @@ def _answer(poll: str, period: str, value: dict) -> dict | None:
     return value
 
 
-def check_release(site, owner, report, period):
+def check_release(site, owner, report, period, open_sftp=None):
     _obey("check_release", period, owner=owner, releases_dir=str(site.releases_dir))
     release = [item for item in list_releases(site) if item.report == report][-1]
     return {"plan_digest": release.version, "edition": 1, "datasets": list(release.datasets)}
@@ -163,7 +168,7 @@ def sign_off_ready(site, owner, report, period, contribution):
     return _answer("sign_off_ready", period, {"signatures": 2, "commitment": contribution["commitment"]})
 
 
-def share_and_seal(site, owner, report, period, contribution, sign_off):  # noqa: PLR0917
+def share_and_seal(site, owner, report, period, contribution, sign_off=None):  # noqa: PLR0917
     _obey("share_and_seal", period)
     return {"filing": f"{owner}-{period}", "period": period, "operators": ["de-1", "de-2", "de-3"]}
 
@@ -223,6 +228,11 @@ class FakeHome:
     ssh_key_path = Path("/nowhere/key")
 
 
+def collect_closing(site, run, *, wait_s=0, for_owners=True):
+    erased = _answer("collect_closing", run["period"], ["nl-1", "ch-1", "sg-1"])
+    return {"run_id": run["run_id"], "erased": erased or [], "operators": 3, "open": []}
+
+
 @dataclasses.dataclass(frozen=True)
 class FakeEntry:
     sftp: str = "127.0.0.1:2222"
@@ -280,6 +290,7 @@ _MODULES = {
     "local_stores.closing": (
         "acknowledge",
         "close",
+        "collect_closing",
         "fetch",
         "filings_ready",
         "publish",
