@@ -11,6 +11,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from mpc_ops.envelope.canonical import sha256_hex
@@ -22,12 +23,13 @@ from mpc_ops.plan.checks import read_plan
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
 from mpc_ops.server.routing import class_of, concerns, peers_of, run_named_by
-from mpc_ops.server.sync import MAX_ANNOUNCED, Have, Want, encode_sync
+from mpc_ops.server.sync import MAX_ANNOUNCED, Have, Holdings, Want, encode_sync
 from mpc_ops.transport.wire import Kind
 
 __all__ = ["Handler", "NoticeBook", "Source"]
 
 _ASK_AGAIN_S = 3.0
+_COMPARE_S = 15.0
 _REMEMBERED = 50_000
 _FROM_OWNER = frozenset({"approval", "withdrawal", "filed", "outcome"})
 _FROM_RECIPIENT = frozenset({"release", "reference", "manifest", "cancel", "reopen", "ack", "outcome"})
@@ -64,6 +66,8 @@ class NoticeBook:
         self._peers = peers_of(context.federation, context.id)
         self._handlers: list[Handler] = []
         self._asked: OrderedDict[str, tuple[float, list[str]]] = OrderedDict()
+        self._holdings: dict[str, tuple[int, int]] = dict.fromkeys(self._peers, (0, 0))
+        self._next_compare = 0.0
         self._refused: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._cache: OrderedDict[str, SignedNotice] = OrderedDict()
 
@@ -167,6 +171,7 @@ class NoticeBook:
         if not changed:
             return
         self._asked.pop(signed.digest, None)
+        self._context.afterwards(partial(self._count, signed))
         self._announce(signed, source)
         for handler in self._handlers:
             handler(signed, source)
@@ -217,6 +222,37 @@ class NoticeBook:
         for peer in self._peers:
             if peer != source.party and self._context.post.up(peer) and concerns(self._federation, peer, signed.notice):
                 self._context.send(peer, Kind.SYNC, message)
+
+    def _count(self, signed: SignedNotice) -> None:
+        number = int(signed.digest, 16)
+        for peer in self._peers:
+            if concerns(self._federation, peer, signed.notice):
+                count, mark = self._holdings[peer]
+                self._holdings[peer] = (count + 1, mark ^ number)
+
+    def restore(self) -> None:
+        """At start-up: count what is held for each peer."""
+        self._holdings = dict.fromkeys(self._peers, (0, 0))
+        for digest, data in self._store.rows("SELECT digest, data FROM notices"):
+            self._count(self._parsed(str(digest), data))
+
+    def tick(self) -> None:
+        """Ask again for what did not come; now and then compare holdings with every peer."""
+        self.ask_again()
+        now = self._context.utc().timestamp()
+        if now < self._next_compare:
+            return
+        self._next_compare = now + _COMPARE_S
+        for peer, (count, mark) in self._holdings.items():
+            if self._context.post.up(peer):
+                message = Holdings(count=count, fingerprint=mark.to_bytes(32, "big"))
+                self._context.send(peer, Kind.SYNC, encode_sync(message))
+
+    def on_holdings(self, peer: str, message: Holdings) -> None:
+        """A peer holds another set than we do: tell it all we hold; it does the same when it hears from us."""
+        ours = self._holdings[peer]
+        if ours != (message.count, int.from_bytes(message.fingerprint, "big")):
+            self.announce_all(peer)
 
     def announce_all(self, peer: str) -> None:
         """Tell a peer whose link came up what is held for it, newest first up to the bound."""

@@ -40,6 +40,7 @@ from mpc_ops.server.sync import (
     ExtractHeld,
     FilingClaim,
     Have,
+    Holdings,
     LedgerHead,
     SyncMessage,
     Want,
@@ -117,7 +118,7 @@ class Operator:
         """Take up what an earlier process left."""
         with self.context.unit():
             self.books.note("boot", ref=f"boot {self.context.boot}")
-        for part in (self.periods, self.outbox, self.accounts):
+        for part in (self.book, self.periods, self.outbox, self.accounts):
             part.restore()
         with self.context.unit():
             self.periods.tick()
@@ -192,6 +193,8 @@ class Operator:
             self.book.on_have(peer, message)
         elif isinstance(message, Want):
             self.book.on_want(peer, message)
+        elif isinstance(message, Holdings):
+            self.book.on_holdings(peer, message)
         elif isinstance(message, FilingClaim):
             self.books.frame_received(payload, peer, PayloadClass.CONTROL_METADATA, ref=message.notice)
             self.filings.on_claim(peer, message)
@@ -242,7 +245,7 @@ class Operator:
         self._reload()
         self.periods.tick()
         self.filings.tick()
-        self.book.ask_again()
+        self.book.tick()
         self.sessions.tick()
         self.accounts.tick()
 

@@ -23,6 +23,7 @@ __all__ = [
     "ExtractHeld",
     "FilingClaim",
     "Have",
+    "Holdings",
     "LedgerHead",
     "SyncMessage",
     "Want",
@@ -56,6 +57,13 @@ class Want(_Sync, frozen=True, forbid_unknown_fields=True, tag="want", kw_only=T
     """Send me these notices."""
 
     digests: Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1, max_length=MAX_ANNOUNCED)]
+
+
+class Holdings(_Sync, frozen=True, forbid_unknown_fields=True, tag="holdings", kw_only=True):
+    """How many notices I hold that concern us both, and the XOR of their digests: equal sets need no list."""
+
+    count: _Count
+    fingerprint: _Digest
 
 
 class FilingClaim(_Sync, frozen=True, forbid_unknown_fields=True, tag="claim", kw_only=True):
@@ -114,7 +122,7 @@ class BundleCopy(_Sync, frozen=True, forbid_unknown_fields=True, tag="bundle", k
     data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=_MAX_BULK_BYTES)]
 
 
-SyncMessage: TypeAlias = Have | Want | FilingClaim | Crossed | LedgerHead | ExtractHeld | BundleWant
+SyncMessage: TypeAlias = Have | Want | Holdings | FilingClaim | Crossed | LedgerHead | ExtractHeld | BundleWant
 
 
 class CrossFrame(_Sync, frozen=True, forbid_unknown_fields=True, tag="cross", kw_only=True):
