@@ -10,6 +10,7 @@ from typing import Any
 from local_stores.closing.desk import Desk, Report, open_desk
 from local_stores.config.site import Site
 from local_stores.errors import NotYet, PolicyViolation, UsageError
+from local_stores.receive.client import GroupClients
 from local_stores.receive.periods import merged_period, run_answers
 from local_stores.receive.runs import live_manifest, save_manifest
 from mpc_ops.evidence.status import PeriodStatus
@@ -21,6 +22,7 @@ from mpc_ops.plan.layout import measures
 __all__ = ["close", "filings_ready", "period_status"]
 
 _ENDED = frozenset({"FAILED", "CANCELLED"})
+_MAJORITY = 2
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,10 @@ def filings_ready(site: Site, report: str, period: str) -> dict[str, Any] | None
     )
 
 
-def _has_ended(clients: Any, run: str) -> bool:
-    """Whether a run ended without a result; operators that do not know it yet leave it live."""
+def _has_ended(clients: GroupClients, run: str) -> bool:
+    """Whether a run ended without a result: two operators say so, since one alone may be wrong or dishonest."""
     answers, _ = run_answers(clients, run)
-    return any(answer.phase in _ENDED for answer in answers.values())
+    return sum(answer.phase in _ENDED for answer in answers.values()) >= _MAJORITY
 
 
 def close(

@@ -57,6 +57,7 @@ NOT_INSTRUMENTED = (
     "administrators' consoles and remote support",
     "e-mail, download and print of the published file",
     "telemetry, logs and security agents of the hosts",
+    "what was sent after the logs were signed: this evidence, deletion notices, countersignatures",
     "anything two parties agree to leave out of both their logs",
 )
 """Channels that no transfer log observes; every page lists them."""

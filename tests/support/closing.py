@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from local_stores.config import Site, create_site
@@ -11,8 +12,9 @@ from tests.support.federation import RECIPIENT, MadeFederation
 
 
 def make_recipient_site(made: MadeFederation, folder: Path, release: SignedNotice, *, wait_s: int = 5) -> Site:
-    """Write the site of group reporting and import a release into it."""
-    home = made.homes[RECIPIENT]
+    """Write the site of group reporting, with a copy of the recipient's keys, and import a release into it."""
+    home = folder / "recipient"
+    shutil.copytree(made.homes[RECIPIENT], home)
     create_recipient_home(
         home,
         RECIPIENT,
