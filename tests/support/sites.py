@@ -122,6 +122,12 @@ class Region:
         federation = self.made.federation
         return list(federation.cluster(federation.region_of(self.owner)[1].cluster).operators)
 
+    def inbox(self, operator: str) -> Path:
+        return self.root / operator / "inbox"
+
+    def outbox(self, operator: str) -> Path:
+        return self.root / operator / "outbox"
+
     @contextmanager
     def open(self, operator: str) -> Iterator[FolderSftp]:
         if operator in self.down:
@@ -132,7 +138,7 @@ class Region:
     def publish(self, signed: SignedNotice, *operators: str, data: bytes | None = None) -> SignedNotice:
         """Put a notice into the owner's outbox at some operators (all by default)."""
         for operator in operators or self.operators:
-            path = self.root / operator / "outbox" / signed.kind / f"{signed.digest}.dsse"
+            path = self.outbox(operator) / signed.kind / f"{signed.digest}.dsse"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data if data is not None else signed.envelope.to_bytes())
         return signed
@@ -157,7 +163,7 @@ class Region:
 
     def filed(self, operator: str) -> list[SignedNotice]:
         """Return the filings that lie in an operator's inbox, by take."""
-        found = [parse_notice(path.read_bytes()) for path in (self.root / operator / "inbox").glob("notice.*")]
+        found = [parse_notice(path.read_bytes()) for path in self.inbox(operator).glob("notice.*")]
         return sorted(
             (one for one in found if isinstance(one.notice, Filed)),
             key=lambda one: (one.notice.edition, one.notice.take),
@@ -172,7 +178,7 @@ class Region:
                 plan_digest=filed.plan, period=filed.period, owner=filed.owner, edition=filed.edition, take=filed.take
             )
             (part,) = [part for part in filed.parts if part.operator == operator]
-            box = (self.root / operator / "inbox" / f"part.{part.sha256}").read_bytes()
+            box = (self.inbox(operator) / f"part.{part.sha256}").read_bytes()
             data = self.period_keys[f"{operator}/{filed.edition}"].open(box, box_info(context, operator))
             payload = read_part(data, context, position, lanes)
             check_part(payload, filed.commitments)
