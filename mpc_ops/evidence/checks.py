@@ -224,8 +224,8 @@ def _rules(found: Assessment, out: _Findings) -> None:
 def _ledgers(found: Assessment, out: _Findings) -> None:
     evidence = found.evidence
     missing = [party for party in (*evidence.operators, evidence.close.recipient) if party not in evidence.ledgers]
-    for party in missing:
-        _party_missing(found, out, f"no transfer log of {party}")
+    if missing:
+        _party_missing(found, out, f"no transfer log of {', '.join(missing)}")
     unknown = sorted(set(evidence.ledgers) - {*evidence.operators, evidence.close.recipient})
     out.expect(not unknown, f"transfer log of a party outside the run: {', '.join(unknown)}")
     known = {party: set(heads(extract)) for party, extract in evidence.ledgers.items()}
@@ -294,17 +294,17 @@ def _attested(found: Assessment, out: _Findings) -> None:
     notices = {(n.operator, n.cluster): n for n in evidence.of(State)}
     for cluster, operators in evidence.clusters.items():
         attempts = {notices[name, cluster].attempt for name in operators if (name, cluster) in notices}
-        for name in operators:
-            if (name, cluster) not in notices:
-                _party_missing(found, out, f"no signed state of {name} in {cluster}")
+        silent = [name for name in operators if (name, cluster) not in notices]
+        if silent:
+            _party_missing(found, out, f"no signed state of {', '.join(silent)} in {cluster}")
         out.expect(
             len(attempts) <= 1 or evidence.outcome != "COMMITTED", f"{cluster}: operators committed different attempts"
         )
-    for name in evidence.operators:
-        statement, extract = evidence.statements.get(name), evidence.ledgers.get(name)
-        if statement is None:
-            _party_missing(found, out, f"no run attestation by {name}")
-        elif extract is not None:
+    missing = [name for name in evidence.operators if name not in evidence.statements]
+    if missing:
+        _party_missing(found, out, f"no run attestation by {', '.join(missing)}")
+    for name, extract in evidence.ledgers.items():
+        if name in evidence.statements:
             _compare_statement(found, name, extract, out)
     stated = {item.digest for item in evidence.notices.get("statement", ())}
     out.done = (

@@ -375,9 +375,7 @@ def protection(found: Assessment, book: FactBook) -> None:
         )
     states = evidence.of(State)
     again = sorted({f"{s.cluster} {s.attempt - 1}" for s in states if s.state == "COMMITTED" and s.attempt > 1})
-    ended = sorted(
-        {f"{s.state} {s.code or ''} at {s.operator}".replace("  ", " ") for s in states if s.state != "COMMITTED"}
-    )
+    ended = _endings([state for state in states if state.state != "COMMITTED"])
     book.add(
         "protection",
         "aborts",
@@ -410,6 +408,15 @@ def protection(found: Assessment, book: FactBook) -> None:
         by="this software",
         stable="as before",
     )
+
+
+def _endings(states: list[State]) -> list[str]:
+    """Return `REFUSED APPROVAL_MISSING at de-1, de-2` for each way in which operators ended the run."""
+    by_word: dict[str, list[str]] = defaultdict(list)
+    for state in sorted(states, key=lambda state: state.operator):
+        pair = f" (between {_list(state.pair)})" if state.pair else ""
+        by_word[f"{state.state} {state.code or ''}".strip() + pair].append(state.operator)
+    return [f"{word} at {_list(names)}" for word, names in sorted(by_word.items())]
 
 
 def signatures(found: Assessment, book: FactBook) -> None:

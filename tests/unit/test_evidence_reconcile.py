@@ -247,7 +247,7 @@ def test_a_refused_run_has_a_page_too_and_its_evidence_holds(made, tmp_path):
     assert facts.outcome == "REFUSED"
     assert facts.verdict.startswith("RUN REFUSED, NOTHING WAS COMPUTED OR RELEASED")
     page = render_page(facts).decode()
-    assert "REFUSED APPROVAL_MISSING at de-1" in page
+    assert "REFUSED APPROVAL_MISSING at de-1, de-2, de-3" in page
     assert "no valid approval by de-sued" in page
     verdict = verify_pack(make_pack(run, tmp_path / "pack"))
     assert verdict.ok, [check.problems for check in verdict.refused]
