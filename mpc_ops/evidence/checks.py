@@ -26,6 +26,7 @@ from mpc_ops.notices.model import Erased, Filed, Outcome, Receipt, ResultCommitm
 from mpc_ops.plan.approvals import Approved, approval_state
 from mpc_ops.plan.checks import check_plan
 from mpc_ops.plan.layout import lane_count
+from mpc_ops.plan.statement import planned_statement
 
 __all__ = ["Assessment", "Check", "Status", "assess", "countersigned", "valid_approvals"]
 
@@ -150,6 +151,9 @@ def _contract(found: Assessment, out: _Findings) -> None:
         check_plan(plan, federation)
     except ComityError as error:
         out.failed.append(f"plan does not pass its own checks: {error.what} ({error.code})")
+    created = datetime.strptime(reading.created_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    if not out.failed and planned_statement(plan, federation, now=created).digest != reading.statement:
+        out.open.append("the planned-transfer statement that was approved is not the one that this version derives")
     if close.reference is not None:
         out.expect(evidence.notices.get("reference"), "reference data that the manifest names is not there")
     out.done = f"calculation {plan.report} version {plan.version}, period {close.period}, release {close.edition}"

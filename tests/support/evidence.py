@@ -36,6 +36,7 @@ from mpc_ops.notices.model import (
 from mpc_ops.notices.signed import SignedNotice, run_id_of, sign_notice, utc_text
 from mpc_ops.plan.layout import lane_count
 from mpc_ops.plan.model import Plan
+from mpc_ops.plan.statement import planned_statement
 from tests.support.federation import (
     DEMO,
     RECIPIENT,
@@ -105,6 +106,11 @@ class MadeRun:
     @property
     def run(self) -> str:
         return run_id_of(self.manifest)
+
+    @property
+    def statement(self) -> str:
+        """Digest of the planned-transfer statement."""
+        return next(n for n in self.notices if n.kind == "release").notice.statement
 
     def evidence(self) -> RunEvidence:
         return gather(
@@ -207,8 +213,10 @@ def make_run(
     made = made or make_federation(root, regions)
     plan = make_plan(made.federation)
     reference = make_reference(made, PERIOD)
-    release = make_release(made, plan, now=NOW - timedelta(days=1), calendar=None)
-    approvals = [make_approval(made, plan, owner, now=NOW - timedelta(days=1), days=268) for owner in made.owners]
+    before = NOW - timedelta(days=1)
+    statement = planned_statement(plan, made.federation, now=before).digest
+    release = make_release(made, plan, now=before, statement=statement)
+    approvals = [make_approval(made, plan, name, now=before, days=268, statement=statement) for name in made.owners]
     filings = [make_filing(made, plan, owner, reference) for owner in made.owners]
     receipts = [
         sign_notice(

@@ -180,7 +180,7 @@ def test_approvals_missing_expired_and_withdrawn_before_the_close(made):
     mine = [n for n in run.notices if not isinstance(n.notice, Approval) or n.notice.owner != "de-sued"]
     run.notices = mine
     assert "no valid approval by de-sued" in problems(run, "approvals")
-    run.notices = [*mine, make_approval(made, run.plan, "de-sued", now=NOW, days=-1)]
+    run.notices = [*mine, make_approval(made, run.plan, "de-sued", now=NOW, days=-1, statement=run.statement)]
     assert "no valid approval by de-sued" in problems(run, "approvals")
     run = run_with(made)
     stop = Withdrawal(plan=run.plan.digest, owner="de-sued", created_at=utc_text(NOW), reason="stop")
@@ -189,6 +189,13 @@ def test_approvals_missing_expired_and_withdrawn_before_the_close(made):
     late = msgspec.structs.replace(stop, created_at="2026-05-01T00:00:00Z")
     run.notices[-1] = sign_notice(late, made.approver("de-sued"))
     assert status(run)["approvals"] == "passed"  # a later withdrawal stops the next run, not this one
+
+
+def test_an_approval_of_another_planned_transfer_statement_does_not_count(made):
+    run = run_with(made)
+    run.notices = [n for n in run.notices if not isinstance(n.notice, Approval) or n.notice.owner != "de-sued"]
+    run.notices.append(make_approval(made, run.plan, "de-sued", now=NOW, statement="5" * 64))
+    assert "no valid approval by de-sued" in problems(run, "approvals")
 
 
 def test_what_is_not_there_yet_is_open_and_not_failed(made):
