@@ -16,13 +16,13 @@ from typing import cast
 
 from local_stores.config import OwnerHome, Site
 from local_stores.delivery.mirror import Mirror, OpenSftp, directory_sftp, sync
-from local_stores.errors import ConfigError, NotYet, StateError
+from local_stores.errors import ComityError, ConfigError, NotYet, StateError
 from local_stores.filing.releases import ReleaseInfo, find_release
 from local_stores.snapshot.contribution import owner_rates
 from local_stores.snapshot.periods import SliceName, slice_keys
 from local_stores.snapshot.record import ContributionId
 from mpc_ops.federation.contract import DatasetContract
-from mpc_ops.federation.loaded import Federation
+from mpc_ops.federation.loaded import Federation, read_file
 from mpc_ops.federation.model import Owner
 from mpc_ops.notices.model import (
     Approval,
@@ -213,9 +213,12 @@ def own_approvals(site: Site, owner: str, kind: type[Approval | Withdrawal]) -> 
     """
     found = mirror_of(site, owner).notices("approval" if kind is Approval else "withdrawal")
     for path in sorted((site.owner(owner).folder / "approvals").glob("*.dsse")):
-        if path.stat().st_size > 1 << 20:
-            raise ConfigError("FILE_TOO_LONG", "an approval file is too long", ids={"file": path.name})
-        found.append(parse_notice(path.read_bytes()))
+        try:
+            found.append(parse_notice(read_file(path, limit_bytes=1 << 20)))
+        except ComityError as error:
+            raise ConfigError(
+                error.code, f"a file among the owner's approvals is no notice ({error.what})", ids={"file": path.name}
+            ) from None
     return [signed for signed in found if isinstance(signed.notice, kind)]
 
 

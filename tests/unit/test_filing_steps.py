@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -158,6 +160,14 @@ def test_filing_approval_missing(unread):
         check(unread)
     with pytest.raises(PolicyViolation, match="APPROVAL_MISSING"):
         filing.take_snapshot(unread.site, unread.owner, "sales_line", PERIOD)
+
+
+def test_filing_approval_file_that_is_none(unread):
+    (unread.home / "approvals" / "note.dsse").write_text("hello")
+    with pytest.raises(
+        ConfigError, match=r"ENVELOPE_INVALID: a file among the owner's approvals is no notice.*file=note.dsse"
+    ):
+        check(unread)
 
 
 def only_approval(one, signed):
@@ -502,6 +512,25 @@ def test_filing_a_damaged_part_is_not_delivered(one):
     assert not list((one.region.root / "de-2/inbox").glob("part.*"))
     with pytest.raises(ConfigError, match="OPERATOR_UNKNOWN"):
         filing.deliver(one.site, one.owner, parcel, "cn-1", open_sftp=one.region.open)
+
+
+def test_filing_disk_full_while_sealing_leaves_nothing_half(one, monkeypatch):
+    contribution = figures(one)
+    sign_all(one)
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 4:  # two parts are whole, the third is not
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LocalDataError, match="DISK_FULL: no space is left for state"):
+        filing.share_and_seal(*one.call, PERIOD, contribution)
+    monkeypatch.undo()
+    assert not list((one.site.folder / "state").rglob("filed.dsse"))
+    assert filing.share_and_seal(*one.call, PERIOD, contribution)["take"] == 1
 
 
 def test_filing_operator_down_at_delivery_is_transient(one):
