@@ -17,7 +17,7 @@ from local_stores.airflow_provider.errors import airflow_errors
 from local_stores.airflow_provider.settings import ProviderSettings
 from local_stores.airflow_provider.steps import Json, run_poll, run_step
 from local_stores.airflow_provider.triggers import PauseTrigger, PollTrigger
-from mpc_ops.errors import NotYet
+from mpc_ops.errors import NotYet, StateError
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
@@ -30,6 +30,15 @@ PERIOD = "{{ dag_run.partition_key or params.period or '' }}"
 
 def _deadline(settings: ProviderSettings) -> str:
     return (dt.datetime.now(dt.UTC) + dt.timedelta(days=settings.wait_days)).isoformat(timespec="seconds")
+
+
+def _expired(step: str, deadline: str, wait: NotYet | None = None) -> StateError:
+    return StateError(
+        "WAIT_EXPIRED",
+        "nothing came in the time that a task waits" + (f" ({wait.code}: {wait.what})" if wait else ""),
+        ids={"step": step, "until": deadline},
+        hint="Clear the task when what it waits for is there; [comity] wait_days says how long it waits",
+    )
 
 
 class StepTask(BaseOperator):
@@ -80,7 +89,7 @@ class StepTask(BaseOperator):
                 result = run_step(self.step, arguments, releases_dir=self.releases_dir)
         except NotYet as wait:
             if dt.datetime.now(dt.UTC) >= dt.datetime.fromisoformat(deadline):
-                raise AirflowFailException(f"WAIT_EXPIRED: {wait}") from wait
+                raise AirflowFailException(str(_expired(self.step, deadline, wait))) from wait
             self.log.info("looking again in %.0f s: %s", pause_s, wait)
             max_s = ProviderSettings.from_airflow().poll_max_s
             trigger = PauseTrigger(pause_s=pause_s, max_s=max_s, deadline=deadline)
@@ -142,5 +151,5 @@ class PollTask(BaseOperator):
         if "error" in event:
             raise AirflowFailException(event["error"]["message"])
         if "expired" in event:
-            raise AirflowFailException(f"WAIT_EXPIRED: no answer from {self.poll} by {event['expired']}")
+            raise AirflowFailException(str(_expired(self.poll, str(event["expired"]))))
         return event["result"]

@@ -145,7 +145,7 @@ def test_a_step_that_waits_too_long_fails_and_says_for_what(steps, monkeypatch):
     assert event["pause_s"] > deferred.value.trigger.pause_s
     with pytest.raises(TaskDeferred):
         task.again({}, event)
-    with pytest.raises(AirflowFailException, match="WAIT_EXPIRED: KEYS_MISSING"):
+    with pytest.raises(AirflowFailException, match=r"WAIT_EXPIRED: .*KEYS_MISSING"):
         task.again({}, {**event, "deadline": "2020-01-01T00:00:00+00:00"})
 
 
@@ -212,7 +212,7 @@ def test_trigger_gives_up_at_its_deadline(steps):
     fake_steps.tell(steps, "sign_off_ready", PERIOD, "wait")
     event = first_event(trigger(deadline=dt.datetime.now(dt.UTC).isoformat()))
     assert set(event) == {"expired"}
-    with pytest.raises(AirflowFailException, match="WAIT_EXPIRED: no answer from sign_off_ready by"):
+    with pytest.raises(AirflowFailException, match=r"WAIT_EXPIRED: .*step=sign_off_ready"):
         PollTask(task_id="t", poll="sign_off_ready", arguments={}).resume({}, event)
 
 
