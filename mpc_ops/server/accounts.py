@@ -82,6 +82,14 @@ class Accounts:
         if done and states and not self._book.find("statement", run=run, author=self._context.id):
             self._extract(states[-1], self._admissions.look(run))
 
+    def settle_acknowledged(self, run: str) -> None:
+        """The recipient has the result, so every crossing arrived, even where a confirmation was lost."""
+        if self._regions is not None:
+            for state in self._sessions.of_run(run):
+                if state.kind == "region" and state.phase == "COMMITTED":
+                    self._regions.confirm_all(run, state.cluster)
+        self.settle(run)
+
     def _extract(self, state: SessionState, found: Admission | None) -> None:
         run = state.run_id
         if self._store.row("SELECT 1 FROM extracts WHERE run = ? AND party = ?", run, self._context.id):

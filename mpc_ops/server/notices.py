@@ -174,7 +174,11 @@ class NoticeBook:
         self._context.afterwards(partial(self._count, signed))
         self._announce(signed, source)
         for handler in self._handlers:
-            handler(signed, source)
+            try:
+                with self._context.part():
+                    handler(signed, source)
+            except ComityError as error:  # the notice is good; what one part makes of it must not undo it
+                self._context.log("handler_failed", kind=signed.kind, notice=signed.digest[:16], code=error.code)
 
     # ------------------------------------------------------------------------------------------------- looking up
 

@@ -27,6 +27,7 @@ from mpc_ops.server.outbox import Outbox
 from mpc_ops.server.peers import Peers
 from mpc_ops.server.periods import Periods
 from mpc_ops.server.reports import Reports
+from mpc_ops.server.runs import Runs
 from mpc_ops.server.sessions import Sessions
 from mpc_ops.server.stage_group import GroupStages
 from mpc_ops.server.stage_region import RegionStages
@@ -109,7 +110,9 @@ class Operator:
         self.groups = GroupStages(self.context, self.books, self.book, self.admissions)
         self.accounts = Accounts(self.sessions, self.regions if self.context.region_clusters() else None, self.outbox)
         self.sessions.stages = {"region": self.regions, "group": self.groups}
-        self.sessions.hooks = [self.regions, self.accounts]
+        self.runs = Runs(self.sessions, self.regions)
+        self.runs.before_erasure = self.accounts.settle_acknowledged
+        self.sessions.hooks = [self.regions, self.accounts, self.runs]
         self.regions.to_self = self._to_self
         self._next_reload = 0.0
         self._stamps: tuple[tuple[str, int], ...] = ()
@@ -124,6 +127,7 @@ class Operator:
             self.periods.tick()
             self.filings.restore()
             self.sessions.restore()
+            self.runs.restore()
         self.context.log("started", boot=self.context.boot, clusters=",".join(sorted(self.context.clusters)))
 
     def close(self) -> None:
@@ -212,7 +216,7 @@ class Operator:
         message = decode_bulk(payload, peer)
         if isinstance(message, CrossFrame):
             if self.groups.take(peer, message, payload):
-                self.sessions.inputs_changed(message.run_id)
+                self.runs.inputs_changed(message.run_id)
         elif isinstance(message, ExtractCopy):
             self.accounts.take_copy(peer, message, payload)
         elif isinstance(message, BundleCopy):
@@ -226,7 +230,7 @@ class Operator:
             if self.regions.confirmed(self.context.id, crossed):
                 self.accounts.settle(message.run_id)
             if new:
-                self.sessions.inputs_changed(message.run_id)
+                self.runs.inputs_changed(message.run_id)
 
     # ----------------------------------------------------------------------------------------------------- timers
 
@@ -246,6 +250,7 @@ class Operator:
         self.periods.tick()
         self.filings.tick()
         self.book.tick()
+        self.runs.tick()
         self.sessions.tick()
         self.accounts.tick()
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, cast
 
 from mpc_ops.engine import Attempt, AttemptContext, AttemptDone, Outgoing, StageKeys, StageOutput
-from mpc_ops.errors import ComityError, LocalProtocolError, NotYet, PeerProtocolError, StateError
+from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, StateError
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices import model
 from mpc_ops.notices.signed import SignedNotice
 from mpc_ops.server.admission import Admission, Admissions
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
-from mpc_ops.server.notices import NoticeBook, Source
+from mpc_ops.server.notices import NoticeBook
 from mpc_ops.server.sync import LedgerHead, encode_sync
 from mpc_ops.session import (
     MAX_MESSAGE_BYTES,
@@ -33,7 +33,6 @@ from mpc_ops.session import (
     Committed,
     DropAttempt,
     EraseSession,
-    Expire,
     Frame,
     KexConfirm,
     KexOffer,
@@ -41,8 +40,6 @@ from mpc_ops.session import (
     Message,
     Prepare,
     Proven,
-    Ready,
-    Refuse,
     Release,
     Retry,
     Send,
@@ -50,7 +47,6 @@ from mpc_ops.session import (
     SessionEvent,
     SessionState,
     StartWork,
-    Stop,
     decode_message,
     encode_message,
     event_of,
@@ -144,177 +140,25 @@ class Sessions:
         self.hooks: list[RunHooks] = []
         self._attempts: dict[_Key, Attempt] = {}
         self._timers: dict[_Key, _Timer] = {}
-        self._pending: dict[str, float] = {}
-        self._short: set[str] = set()
         self._early: OrderedDict[_Key, list[tuple[str, Message]]] = OrderedDict()
         self._blocked: set[_Key] = set()
-        book.subscribe(self._on_notice)
-
-    # ----------------------------------------------------------------------------------------------------- events
-
-    def _on_notice(self, signed: SignedNotice, _source: Source) -> None:
-        notice = signed.notice
-        if isinstance(notice, model.Manifest):
-            run = str(self._store.value("SELECT run FROM notices WHERE digest = ?", signed.digest))
-            self._pending[run] = self._now()
-            self.consider(run)
-        elif isinstance(notice, (model.Filed, model.Release, model.Approval, model.Receipt, model.Reference)):
-            self._consider_pending()
-        elif isinstance(notice, model.Cancel):
-            self._stop_run(notice.run, "CANCELLED")
-        elif isinstance(notice, model.Withdrawal):
-            self._withdrawn(notice)
-        elif isinstance(notice, model.State) and notice.state != "COMMITTED":
-            self._cluster_ended(notice)
-        elif isinstance(notice, model.Ack):
-            self.acknowledged(notice.run)
 
     def _now(self) -> float:
         return self._context.utc().timestamp()
 
-    def _consider_pending(self) -> None:
-        for run in list(self._pending):
-            if run not in self._short:
-                self.consider(run)
-
-    def consider(self, run: str) -> None:
-        """Start the own sessions of a run if everything holds; wait, or refuse, if not."""
-        if run not in self._pending:
-            return
-        try:
-            found = self.admissions.look(run)
-            clusters = self._own_clusters(found)
-            for cluster in clusters:
-                self._open(found, cluster)
-            if run in self._short and not any(self._include(found, cluster) for cluster in clusters):
-                return
-            found = self.admissions.check(run)
-            self.admissions.note_approvals(found)
-            for cluster in clusters:
-                if self._include(found, cluster):
-                    self._ready(found, cluster)
-            if not self._is_short(run):
-                self._pending.pop(run, None)
-        except NotYet as error:
-            self._wait(run, error)
-        except ComityError as error:
-            self._refuse(run, error)
-
-    def _is_short(self, run: str) -> bool:
-        """Remember whether a group session still waits for crossings: only their arrival is worth another look."""
-        short = any(state.phase == "IDLE" for state in self.of_run(run))
-        (self._short.add if short else self._short.discard)(run)
-        return short
-
-    def _include(self, found: Admission, cluster: str) -> bool:
-        """Bind the inputs of an IDLE session; return whether it can begin."""
-        state = self.state(found.run, cluster)
-        if state is None or state.phase != "IDLE":
-            return False
-        try:
-            with self._context.part():
-                self.stages[state.kind].include(found, cluster)
-        except NotYet as error:
-            if error.code != "CROSS_MISSING":
-                raise
-            return False
-        return True
-
-    def _own_clusters(self, found: Admission) -> list[str]:
-        return sorted({*found.clusters, found.report.group} & set(self._context.clusters))
-
-    def _open(self, found: Admission, cluster: str) -> None:
-        if self.state(found.run, cluster) is not None:
+    def open(self, run: str, cluster: str, give_up_at: str) -> None:
+        """Create the IDLE session of a run at an own cluster, if there is none, and take what came early for it."""
+        if self.state(run, cluster) is not None:
             return
         terms = self._context.federation.cluster(cluster)
         members = (terms.operators[0], terms.operators[1], terms.operators[2])
-        state = new_session(found.run, cluster, terms.kind, members, self._context.clusters[cluster])
-        self._save(state, found.manifest.give_up_at)
-        for peer, message in self._early.pop((found.run, cluster), []):
-            self._receive(state.run_id, cluster, peer, message)
+        self._save(new_session(run, cluster, terms.kind, members, self._context.clusters[cluster]), give_up_at)
+        for peer, message in self._early.pop((run, cluster), []):
+            self._receive(run, cluster, peer, message)
 
-    def _ready(self, found: Admission, cluster: str) -> None:
-        state = self.state(found.run, cluster)
-        if state is None:
-            return
-        group = self._context.federation.cluster(found.report.group).operators
-        receivers = {found.report.recipient} if state.kind == "group" else set(group) - {self._context.id}
-        for receiver in sorted(receivers):
-            self.admissions.note(found, self.admissions.decide(found, receiver), receiver)
-        self.step(state, Ready(fresh_nonce()))
-
-    def _wait(self, run: str, error: NotYet) -> None:
-        if self._now() - self._pending[run] > self._context.config.limits.settle_s:
-            self._refuse(run, error)
-
-    def _refuse(self, run: str, error: ComityError) -> None:
-        self._pending.pop(run, None)
-        self.admissions.note_denial(run, error)
-        self._context.log("run_refused", run=run[:16], code=error.code, why=error.what)
-        _, manifest = self._book_manifest(run)
-        for cluster in self._refusing_clusters(run, manifest):
-            state = self.state(run, cluster)
-            if state is not None and state.phase == "IDLE":
-                self.step(state, Refuse(error.code))
-
-    def _book_manifest(self, run: str) -> tuple[SignedNotice, model.Manifest]:
+    def _manifest(self, run: str) -> tuple[SignedNotice, model.Manifest]:
         (signed,) = self._book.find("manifest", run=run)[:1]
         return signed, signed.expect(model.Manifest)
-
-    def _refusing_clusters(self, run: str, manifest: model.Manifest) -> list[str]:
-        """Own clusters that speak about a run; where its filings are not known, every cluster of the plan does."""
-        clusters = [str(name) for (name,) in self._store.rows("SELECT cluster FROM sessions WHERE run = ?", run)]
-        if clusters:
-            return clusters
-        for cluster, party in self._context.clusters.items():
-            terms = self._context.federation.cluster(cluster)
-            members = (terms.operators[0], terms.operators[1], terms.operators[2])
-            self._save(new_session(run, cluster, terms.kind, members, party), manifest.give_up_at)
-        return sorted(self._context.clusters)
-
-    def _stop_run(self, run: str, code: str, pair: tuple[str, ...] = ()) -> None:
-        self._pending.pop(run, None)
-        for state in self.of_run(run):
-            if state.phase in {"IDLE", "PREPARED", "ACCEPTED"}:
-                self.try_step(state, Stop(code, pair))
-
-    def _withdrawn(self, notice: model.Withdrawal) -> None:
-        for state in self.live():
-            signed, manifest = self._book_manifest(state.run_id)
-            if manifest.plan == notice.plan and state.phase != "COMMITTED":
-                owners = [self._book.get(digest) for digest in signed.expect(model.Manifest).filings]
-                if any(item is not None and item.expect(model.Filed).owner == notice.owner for item in owners):
-                    self._pending.pop(state.run_id, None)
-                    self.try_step(state, Stop("WITHDRAWN"))
-
-    def _cluster_ended(self, notice: model.State) -> None:
-        """Two operators of another cluster of the run say that it ended: this cluster can't finish."""
-        ended = self.admissions.ended(notice.run, notice.cluster)
-        if ended is None:
-            return
-        kind = self._context.federation.cluster(notice.cluster).kind
-        code = "CANCELLED" if ended.code == "CANCELLED" else f"{kind.upper()}_FAILED"
-        for state in self.of_run(notice.run):
-            if state.cluster == notice.cluster:
-                continue
-            self._pending.pop(notice.run, None)
-            if state.phase in {"IDLE", "PREPARED", "ACCEPTED"}:
-                self.try_step(state, Stop(code, tuple(ended.pair[:2])))
-            elif state.phase == "COMMITTED" and kind == "group":
-                # The region is done, the run is not: its filings can be closed anew, its crossings are worthless.
-                self.stages[state.kind].drop(state)
-                for hook in self.hooks:
-                    hook.ended(state)
-
-    def acknowledged(self, run: str) -> None:
-        """The recipient has published: erase what is COMMITTED."""
-        for state in self.of_run(run):
-            if state.phase == "COMMITTED" and self._book.find("ack", run=run):
-                self.try_step(state, Expire())
-
-    def inputs_changed(self, run: str) -> None:
-        """An input of a group session arrived."""
-        self.consider(run)
 
     # --------------------------------------------------------------------------------------------------- messages
 
@@ -500,7 +344,6 @@ class Sessions:
         if state.phase == "COMMITTED":
             for hook in self.hooks:
                 hook.committed(state)
-            self.acknowledged(state.run_id)
         elif state.phase in {"FAILED", "REFUSED"}:
             for hook in self.hooks:
                 hook.ended(state)
@@ -519,7 +362,7 @@ class Sessions:
             self._context.send(state.members[party], Kind.SYNC, message)
 
     def _attempt_context(self, state: SessionState) -> AttemptContext:
-        signed, manifest = self._book_manifest(state.run_id)
+        signed, manifest = self._manifest(state.run_id)
         federation = self._context.federation
         first, second, third = (federation.identity(name) for name in state.members)
         return AttemptContext(
@@ -573,21 +416,12 @@ class Sessions:
         self._timers[key] = _Timer(now, now + pause_s, pause_s, now if known is None else known.since)
 
     def restore(self) -> None:
-        """At start-up: the old attempts died with the process; say where every session stands, finish erasures."""
+        """At start-up: the old attempts died with the process; say where every session stands."""
         rows = self._store.rows("SELECT state FROM sessions WHERE phase != 'ERASED'")
         for (data,) in rows:
             state = from_json(SessionState, data)
             self._touch((state.run_id, state.cluster))
             self.try_step(state, Retry(fresh_nonce()))
-        now = self._context.now
-        for signed in self._book.find("manifest"):
-            run = str(self._store.value("SELECT run FROM notices WHERE digest = ?", signed.digest))
-            states = self.of_run(run)
-            if signed.expect(model.Manifest).give_up_at > now and (
-                not states or any(state.phase == "IDLE" for state in states)
-            ):
-                self._pending[run] = self._now()
-                self.consider(run)
 
     def link_up(self, peer: str) -> None:
         """A link came up: say again where every session shared with that peer stands."""
@@ -604,45 +438,19 @@ class Sessions:
             self._send_all(state, attempt.repeat())
 
     def tick(self) -> None:
-        """Timers: asking again, time-outs of attempts, give_up_at, ttl."""
-        self._consider_pending()
+        """Ask again where a session waits; start a new attempt where one got nowhere."""
+        limits, now = self._context.config.limits, self._now()
         for state in self.live():
-            self._tick_one(state)
-        self._expire_old()
-
-    def _tick_one(self, state: SessionState) -> None:
-        key = (state.run_id, state.cluster)
-        if key not in self._timers:
-            self._touch(key)
-        timer, limits, now = self._timers[key], self._context.config.limits, self._now()
-        give_up_at = self._store.value("SELECT give_up_at FROM sessions WHERE run = ? AND cluster = ?", *key)
-        if state.phase != "COMMITTED" and self._context.now >= str(give_up_at):
-            self._pending.pop(state.run_id, None)
-            if "GIVEN_UP" not in state.noted:
-                self.try_step(state, Stop("GIVEN_UP"))
-                return
-        if state.phase == "PREPARED" and now - timer.moved > limits.stage_timeout_s:
-            self.try_step(state, Retry(fresh_nonce()))
-        elif now >= timer.ask and state.phase in {"PREPARED", "ACCEPTED", "COMMITTED"}:
-            timer.pause = min(timer.pause * 2, limits.ask_cap_s)
-            timer.ask = now + timer.pause
-            self._ask(state)
-
-    def _expire_old(self) -> None:
-        """What nobody acknowledged, or what failed, is erased when its time is over."""
-        now = self._context.now
-        rows = self._store.rows(
-            "SELECT state FROM sessions WHERE phase IN ('COMMITTED', 'ACCEPTED', 'FAILED', 'REFUSED') AND give_up_at < ?",
-            now,
-        )
-        for (data,) in rows:
-            state = from_json(SessionState, data)
-            if self.expires_at(state.run_id) <= now:
-                self.try_step(state, Expire())
-
-    def expires_at(self, run: str) -> str:
-        """Return when shares of a run are erased at the latest: give_up_at + ttl."""
-        return self.admissions.expires_at(run)
+            key = (state.run_id, state.cluster)
+            if key not in self._timers:
+                self._touch(key)
+            timer = self._timers[key]
+            if state.phase == "PREPARED" and now - timer.moved > limits.stage_timeout_s:
+                self.try_step(state, Retry(fresh_nonce()))
+            elif now >= timer.ask and state.phase in {"PREPARED", "ACCEPTED", "COMMITTED"}:
+                timer.pause = min(timer.pause * 2, limits.ask_cap_s)
+                timer.ask = now + timer.pause
+                self._ask(state)
 
     # ---------------------------------------------------------------------------------------------------- looking
 

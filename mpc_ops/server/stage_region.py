@@ -108,6 +108,17 @@ class RegionStages:
                 raise NotYet("FILING_NOT_AGREED", "a filing of the manifest is not agreed here", ids=state.ids())
             self._filings.step(state, ManifestNames(found.run, take, signed.digest))
 
+    def omit(self, found: Admission) -> None:
+        """Where a whole region of ours is left out, its owners are late."""
+        manifest = found.manifest
+        if self._periods.find(manifest.plan, manifest.period, manifest.edition) is None:
+            return
+        for owner in sorted({*manifest.late, *manifest.excluded}):
+            cluster = self._context.federation.region_of(owner)[1].cluster
+            if cluster in self._context.clusters and cluster not in found.clusters:
+                state = self._filings.state(manifest.plan, manifest.period, owner, manifest.edition)
+                self._filings.step(state, ManifestOmits(found.run))
+
     def compute(self, found: Admission, state: SessionState, keys: StageKeys) -> StageOutput:
         """Open all parts again and add them."""
         parts = [self._filings.payload(found.filings[owner]) for owner in found.clusters[state.cluster]]
@@ -203,6 +214,10 @@ class RegionStages:
         )  # fmt: skip
         return self.all_confirmed(message.run_id, message.cluster)
 
+    def confirm_all(self, run: str, cluster: str) -> None:
+        """The group has computed, so it holds every frame."""
+        self._store.write("UPDATE crossings_out SET acked = 1 WHERE run = ? AND cluster = ?", run, cluster)
+
     def all_confirmed(self, run: str, cluster: str) -> bool:
         """Return whether every frame of a session was sent and confirmed."""
         counts = self._store.row(
@@ -225,21 +240,22 @@ class RegionStages:
 
     def ended(self, state: SessionState) -> None:
         """The run failed: its filings can be closed anew."""
-        self._end_filings(state.run_id, committed=False)
+        self.end_filings(state.run_id, committed=False)
 
     def erased(self, state: SessionState) -> None:
         """Acknowledged or over: erase the parts, destroy the period's key."""
         if state.kind != "region":
             return
         committed = state.ended == "COMMITTED"
-        self._end_filings(state.run_id, committed=committed)
+        self.end_filings(state.run_id, committed=committed)
         if committed:
             manifest = self._admissions.manifest(state.run_id)
             if self._periods.destroy(manifest.plan, manifest.period, manifest.edition):
                 ref = f"period key {manifest.period} edition {manifest.edition}"
                 self._books.note("erased", run=state.run_id, cluster=state.cluster, ref=ref)
 
-    def _end_filings(self, run: str, *, committed: bool) -> None:
+    def end_filings(self, run: str, *, committed: bool) -> None:
+        """Tell the filings that a run included or left out that it is over."""
         for filing in self._filings.of_run(run):
             after, _ = FILING.step(filing, RunEnded(run, committed))
             if after != filing:

@@ -477,3 +477,52 @@ def test_an_acknowledgement_without_a_result_is_refused(world):
     assert refused(world, world.desk.ack(manifest)) == "RUN_NOT_COMMITTED"
     unknown = world.desk.ack(sign_notice(_replace(manifest.notice, late=["x"]), world.net.made.keys[RECIPIENT]))
     assert refused(world, unknown) == "RUN_UNKNOWN"
+
+
+def test_a_whole_region_that_is_left_out_is_late_and_its_owner_is_told(tmp_path):
+    made = make_federation(tmp_path, {"DE": ["de-nord", "de-sued"], "SA": ["sa-gulf"]})
+    world = make_world(tmp_path, made, make_plan(made.federation, min_owners=2))
+    filed = [
+        world.desk.deliver(world.desk.seal(owner, np.arange(world.desk.lanes))) for owner in ("de-nord", "de-sued")
+    ]
+    world.net.settle()
+    manifest = close(world, filed, late=["sa-gulf"])
+    assert set(world.states(run_id_of(manifest))) == {
+        *(f"{name}@de" for name in REGION),
+        *(f"{name}@group" for name in GROUP),
+    }
+    assert phases(world, manifest) == {"COMMITTED"}
+    late = world.net.operators["sa-1"].filings.state(world.desk.plan.digest, PERIOD, "sa-gulf", 1)
+    assert late.phase == "LATE"
+    sealed = world.desk.deliver(world.desk.seal("sa-gulf", np.arange(world.desk.lanes)))
+    world.net.settle()
+    assert set(world.desk.rejections(sealed.filed.digest, "sa-gulf").values()) == {"PERIOD_CLOSED"}
+    world.net.close()
+
+
+def test_two_regions_cross_into_one_exact_result(tmp_path):
+    made = make_federation(tmp_path, {"DE": ["de-nord", "de-sued"], "CN": ["cn-east"], "SA": ["sa-gulf"]})
+    world = make_world(tmp_path, made, make_plan(made.federation, min_owners=2))
+    filings = world.file_all()
+    manifest = close(world, filings)
+    assert (world.result(manifest) == sum(sealed.values for sealed in filings)).all()
+    view = submissions(world).run(run_id_of(manifest))
+    assert view["done"] == ["cn", "de", "sa"]
+    world.net.close()
+
+
+def test_an_acknowledgement_that_overtakes_a_confirmation_still_leaves_every_statement(world):
+    world.net.tamper = lambda _s, receiver, kind, data: (
+        None if receiver == "de-1" and kind == 18 and b"crossed" in data else data
+    )
+    filings = world.file_all()
+    manifest = close(world, filings)
+    run = run_id_of(manifest)
+    assert "de-1" not in {
+        s.expect(Statement).operator for s in world.net.operators["nl-1"].book.find("statement", run=run)
+    }
+    world.post(world.desk.ack(manifest))
+    world.net.run(2)
+    assert phases(world, manifest) == {"ERASED"}
+    stated = {s.expect(Statement).operator for s in world.net.operators["nl-1"].book.find("statement", run=run)}
+    assert stated == {*REGION, *GROUP}
