@@ -61,7 +61,8 @@ class Month:
         return sealed
 
     def poll(self, step, *arguments):
-        return wait_for(lambda: self._quiet(step, *arguments))
+        # On a busy machine an attempt may time out and start anew.
+        return wait_for(lambda: self._quiet(step, *arguments), timeout_s=200)
 
     def countersign(self, run: str) -> None:
         """What every owner's outcome DAG does once it has derived the closing attestation."""
