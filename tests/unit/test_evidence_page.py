@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -17,6 +19,8 @@ from mpc_ops.evidence.facts import compare
 from mpc_ops.evidence.page import render_page
 from tests.support.evidence import make_pack, make_run
 from tests.support.federation import DEMO
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +158,24 @@ def test_the_command_prints_the_checklist_and_refuses_with_the_file(run, tmp_pat
     assert result.exception.code == "EVIDENCE_REFUSED"
     assert result.exception.ids == {"file": "README.txt"}
     assert "FAILED  files: none altered" in result.output
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_shows_decision_crossings_and_checks(page, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    found = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    text = " ".join(" ".join(read(found.stdout).text).split())
+    for expected in (
+        "RUN COMPLETED · no check failed",
+        "CN > CH, NL, SG",
+        "no record-level class recorded across a border",
+        "Reviewer",
+        "both ends agree on",
+        "is the published table anonymous?",
+    ):
+        assert expected in text
