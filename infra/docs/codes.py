@@ -25,7 +25,7 @@ PACKAGES = ("mpc_ops", "local_stores")
 # Codes that are put together: where, and by which text.
 BUILT = {
     "PEER_TIMEOUT": ("mpc_ops/server/submissions.py", 'else "PEER_TIMEOUT"'),
-    **dict.fromkeys(("REGION_FAILED", "GROUP_FAILED"), ("mpc_ops/server/sessions.py", 'f"{kind.upper()}_FAILED"')),
+    **dict.fromkeys(("REGION_FAILED", "GROUP_FAILED"), ("mpc_ops/server/runs.py", 'f"{kind.upper()}_FAILED"')),
     **dict.fromkeys(("RUN_REFUSED", "RUN_CANCELLED"), ("local_stores/closing/result.py", 'f"RUN_{first.state}"')),
 }
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{1,59}[A-Z0-9]")

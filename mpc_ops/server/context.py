@@ -62,7 +62,7 @@ class Context:
         sealing: HPKE key of the directory entry: crossings to a group operator are sealed to it.
         boot: boot counter of this start.
         utc: returns the present moment; replaced in tests.
-        disabled: set once a peer proved that this disk was rolled back; nothing is computed any more.
+        at_end: called after every unit.
     """
 
     config: OperatorConfig
@@ -74,7 +74,7 @@ class Context:
     post: Post
     log: EventLog
     utc: Callable[[], datetime] = field(default=lambda: datetime.now(tz=UTC))
-    disabled: str | None = None
+    at_end: list[Callable[[], None]] = field(default_factory=list)
     _messages: list[tuple[str, int, bytes]] = field(default_factory=list)
     _afterwards: list[Callable[[], object]] = field(default_factory=list)
 
@@ -150,3 +150,5 @@ class Context:
             work()
         for peer, kind, payload in messages:
             self.post.post(peer, kind, payload)
+        for flush in self.at_end:
+            flush()

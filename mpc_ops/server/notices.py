@@ -68,6 +68,8 @@ class NoticeBook:
         self._asked: OrderedDict[str, tuple[float, list[str]]] = OrderedDict()
         self._holdings: dict[str, tuple[int, int]] = dict.fromkeys(self._peers, (0, 0))
         self._next_compare = 0.0
+        self._news: list[tuple[SignedNotice, str]] = []
+        context.at_end.append(self._tell)
         self._refused: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._cache: OrderedDict[str, SignedNotice] = OrderedDict()
 
@@ -222,10 +224,23 @@ class NoticeBook:
     # ------------------------------------------------------------------------------------------------- swapping
 
     def _announce(self, signed: SignedNotice, source: Source) -> None:
-        message = encode_sync(Have(digests=(bytes.fromhex(signed.digest),)))
+        """Tell every peer that is meant to hold it: one message per peer and unit."""
+        self._news.append((signed, source.party))
+
+    def _tell(self) -> None:
+        if not self._news:
+            return
+        # A part of the unit may have been undone since.
+        news = [item for item in self._news if self.data(item[0].digest) is not None]
+        self._news = []
         for peer in self._peers:
-            if peer != source.party and self._context.post.up(peer) and concerns(self._federation, peer, signed.notice):
-                self._context.send(peer, Kind.SYNC, message)
+            digests = [
+                bytes.fromhex(signed.digest)
+                for signed, source in news
+                if source != peer and concerns(self._federation, peer, signed.notice)
+            ]
+            if digests and self._context.post.up(peer):
+                self._context.post.post(peer, Kind.SYNC, encode_sync(Have(digests=tuple(digests))))
 
     def _count(self, signed: SignedNotice) -> None:
         number = int(signed.digest, 16)

@@ -44,7 +44,7 @@ def test_the_collector_finds_codes_in_every_form_they_are_given() -> None:
     assert found["APPROVAL_MISSING"].classes == {"PolicyViolation"}  # a helper that builds the error
     assert found["NULL_NOT_ALLOWED"].classes == {"LocalDataError"}  # a table that a loop goes over
     assert found["PORT_UNREACHABLE"].places == {"mpc_ops/server/doctor.py"}  # a field `code`
-    assert found["REGION_FAILED"].places == {"mpc_ops/server/sessions.py"}  # put together
+    assert found["REGION_FAILED"].places == {"mpc_ops/server/runs.py"}  # put together
 
 
 @pytest.mark.parametrize("name", sorted(errors.__all__))
