@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from infra.demo import reference
 from infra.demo.homes import AUTHOR, GROUP_SITE, TERMS, DemoHomes, approvers_of, signers_of
@@ -124,25 +123,29 @@ class People(threading.Thread):
         self.failures: list[str] = []
         self._homes = homes
         self._open = {
-            (site, owner, period) for site, owners in homes.site_owners.items() for owner in owners for period in periods
+            (site, owner, period)
+            for site, owners in homes.site_owners.items()
+            for owner in owners
+            for period in periods
         }
         self._sites = {site: load_site(homes.sites[site] / "site.toml") for site in homes.site_owners}
-        self._stop = threading.Event()
+        self._over = threading.Event()
 
     def run(self) -> None:
         """Look at every desk until all figures are signed or `stop` is called."""
-        while self._open and not self._stop.wait(_POLL_S):
+        while self._open and not self._over.wait(_POLL_S):
             for work in sorted(self._open, key=lambda item: item[2]):
                 if self._pending(*work):
                     self._sign(*work)
 
     def stop(self) -> None:
         """End, whatever is still unsigned."""
-        self._stop.set()
+        self._over.set()
 
     def _pending(self, site: str, owner: str, period: str) -> bool:
-        folder = Path(self._sites[site].folder / "state" / "contributions" / owner / REPORT / period)
-        return any(folder.rglob("*.html"))
+        # The page for the signers is written last, so its being there says that the figures are.
+        folder = self._sites[site].folder / "state" / "contributions" / owner
+        return any(folder.glob(f"*/{period}/*/*.html"))
 
     def _sign(self, site: str, owner: str, period: str) -> None:
         try:
