@@ -24,9 +24,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -43,9 +45,12 @@ __all__ = [
     "SCALE_FACTOR",
     "SEGMENTS",
     "SQLITE_TABLE",
+    "Canary",
     "Entity",
     "Store",
     "StoreKind",
+    "canaries_of",
+    "plant_canaries",
     "prepare",
     "read_store",
     "write_store",
@@ -165,12 +170,17 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _write_sqlite(table: pa.Table, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(SQLITE_TABLE)
+    _insert(table, path)
+
+
+def _insert(table: pa.Table, path: Path) -> None:
     as_text = [pc.cast(table[name], pa.string()) for name in ("booked_on", "revenue_lc", "cost_lc")]
     for name, column in zip(("booked_on", "revenue_lc", "cost_lc"), as_text, strict=True):
         table = table.set_column(table.schema.get_field_index(name), name, column)
     marks = ", ".join("?" * len(COLUMNS))
     with closing(sqlite3.connect(path)) as db, db:
-        db.executescript(SQLITE_TABLE)
         columns = [column.to_pylist() for column in table.columns]
         db.executemany(f"INSERT INTO sales_line VALUES ({marks})", zip(*columns, strict=True))  # noqa: S608 - marks only
 
@@ -217,6 +227,68 @@ def prepare(folder: Path, cache: Path) -> list[Store]:
         name = "sales_line" if entity.store == "parquet" else "books.sqlite"
         stores.append(Store(entity.name, entity.store, home / name))
     return stores
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One planted line: a customer of one owner and amounts that exist nowhere else.
+
+    Attributes:
+        booked_on: first day of the month it was planted in.
+        customer: the same in all months of an owner.
+        revenue, cost: other figures for every owner and month, in local currency.
+    """
+
+    entity: str
+    booked_on: str
+    customer: str
+    revenue: Decimal
+    cost: Decimal
+
+
+def canaries_of(entity: str, months: Sequence[str]) -> list[Canary]:
+    """Return an entity's canaries, one for each month (`2026-03`): always the same, inside the data contract's bounds."""
+    place = [e.name for e in ENTITIES].index(entity)
+    return [
+        Canary(
+            entity,
+            f"{month}-01",
+            f"Canary#{entity}-7f3a9c51e2",
+            Decimal(f"73{place}{number}592.47"),
+            Decimal(f"52{place}{number}614.89"),
+        )
+        for number, month in enumerate(sorted(months))
+    ]
+
+
+def plant_canaries(stores: Sequence[Store], months: Sequence[str]) -> list[Canary]:
+    """Add every owner's canaries to its books: a test searches for them wherever they must not be (`--canaries`)."""
+    planted = []
+    for store in stores:
+        own = canaries_of(store.entity, months)
+        rows = [
+            (
+                9_000_000 + n,
+                1,
+                date.fromisoformat(c.booked_on),
+                c.customer,
+                SEGMENTS[1],
+                PRODUCT_LINES[2],
+                17,
+                c.revenue,
+                c.cost,
+            )
+            for n, c in enumerate(own)
+        ]
+        columns = zip(*rows, strict=True)
+        arrays = [pa.array(values, kind.type) for values, kind in zip(columns, COLUMNS, strict=True)]
+        table = pa.Table.from_arrays(arrays, schema=COLUMNS)
+        if store.kind == "parquet":
+            pq.write_table(table, store.path / "canaries.parquet", compression="zstd")
+        else:
+            _insert(table, store.path)
+        planted += own
+    return planted
 
 
 def _content_key() -> str:

@@ -16,6 +16,7 @@ import json
 import shutil
 import socket
 import tomllib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +80,20 @@ def signers_of(owner: str) -> list[str]:
     return [f"{owner}-accountant", f"{owner}-controller"]
 
 
-def make_homes(root: Path, cache: Path) -> DemoHomes:
-    """Make the demo anew below `root` (whatever was there is removed); generated books are kept in `cache`."""
+def make_homes(root: Path, cache: Path, *, canaries: Sequence[str] = ()) -> DemoHomes:
+    """Make the demo anew below `root` (whatever was there is removed); generated books are kept in `cache`.
+
+    Args:
+        root: the demo's folder.
+        cache: folder of generated books.
+        canaries: months in which every owner's books get a line that must never be seen elsewhere; for tests.
+    """
     for name in ("parties", "operators", "sites", "books", "federation", "published", "evidence", "logs", "airflow"):
         shutil.rmtree(root / name, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
     stores = tuple(data.prepare(root / "books", cache))
+    if canaries:
+        data.plant_canaries(stores, canaries)
     sites = {GROUP_SITE: root / "sites" / GROUP_SITE}
     owners_of: dict[str, list[str]] = {}
     for entity in data.ENTITIES:

@@ -34,6 +34,7 @@ from mpc_ops.server.supervise import Supervisor, operator_process, sftp_process
 __all__ = ["Demo", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
+_COMITY = Path(sys.executable).with_name("comity")
 _PAUSE_S = 0.2
 _STEP_WORDS = {
     "check_release": "checks release, approval, keys and rates; no data is read before",
@@ -60,8 +61,9 @@ _STEP_WORDS = {
 class Demo:
     """One run of the demo below `root`."""
 
-    def __init__(self, root: Path, periods: tuple[str, ...], console: DemoConsole) -> None:
+    def __init__(self, root: Path, periods: tuple[str, ...], console: DemoConsole, *, canaries: bool = False) -> None:
         self.root, self.periods, self.console = root, periods, console
+        self.canaries = tuple(reference.rate_periods(periods)) if canaries else ()
         self.cache = ROOT / "var" / "cache"
         self.months: list[Month] = []
 
@@ -70,7 +72,7 @@ class Demo:
         console = self.console
         console.heading("Setting up")
         with console.step("homes", "books of 8 entities, keys and homes of 15 operators and 5 sites"):
-            homes = make_homes(self.root, self.cache / "tpch")
+            homes = make_homes(self.root, self.cache / "tpch", canaries=self.canaries)
             prepare_site_homes(homes, self.cache / "airflow")
         with Supervisor(self._processes(homes)) as operators:
             plan = self._agree(homes)
@@ -183,10 +185,14 @@ class Demo:
             ROOT,
         )
         self.console.say(
-            f"CPU {summary['cpu_seconds']} s, of which {operators_cpu:.0f} s by the operators. Check the evidence yourself: "
-            f"{Path(sys.executable).parent.relative_to(ROOT) if sys.executable.startswith(str(ROOT)) else 'bin'}/comity "
-            f"evidence verify {(homes.root / 'evidence' / REPORT / newest).relative_to(ROOT)}"
+            f"CPU {summary['cpu_seconds']} s, of which {operators_cpu:.0f} s by the operators. Check the evidence yourself:"
         )
+        self.console.say(f"  {_typed(_COMITY)} evidence verify {_typed(homes.root / 'evidence' / REPORT / newest)}")
+
+
+def _typed(path: Path) -> str:
+    """Return a path as one would type it in the repository's folder."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def _why(sites: SiteProcesses, people: People) -> str:
@@ -204,13 +210,17 @@ def main() -> int:
         "--months", type=int, default=len(reference.PERIODS), choices=range(1, len(reference.PERIODS) + 1)
     )
     parser.add_argument("--root", type=Path, default=ROOT / "var" / "demo")
+    parser.add_argument(
+        "--canaries", action="store_true", help="plant lines in all books that must be seen nowhere else (for tests)"
+    )
     args = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Ended from outside, the demo still stops its servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("comity: the demo was ended"))
     console, started = DemoConsole(), time.monotonic()
     try:
-        good = Demo(args.root, reference.PERIODS[: args.months], console).run(schedulers=args.schedulers)
+        demo = Demo(args.root, reference.PERIODS[: args.months], console, canaries=args.canaries)
+        good = demo.run(schedulers=args.schedulers)
     except (ComityError, RuntimeError) as error:
         console.verdict(False, str(error))
         return 1
