@@ -114,6 +114,8 @@ class Operator:
         self.runs.before_erasure = self.accounts.settle_acknowledged
         self.sessions.hooks = [self.regions, self.accounts, self.runs]
         self.regions.to_self = self._to_self
+        self._hellos: dict[str, int] = {}
+        self._boots: dict[str, int] = {}
         self._next_reload = 0.0
         self._stamps: tuple[tuple[str, int], ...] = ()
 
@@ -148,15 +150,18 @@ class Operator:
         except ComityError as error:
             self.context.log("hello_refused", peer=peer, code=error.code, why=error.what)
             raise
+        self._hellos[peer] = hello.boot
 
     def link_up(self, peer: str) -> None:
         """A new connection to `peer`: say what we hold and where we stand."""
         self._event("link_up", lambda: self._link_up(peer))
 
     def _link_up(self, peer: str) -> None:
+        boot, known = self._hellos.get(peer, 0), self._boots.get(peer)
+        self._boots[peer] = boot
         self.book.announce_all(peer)
         self.filings.ask_all()
-        self.sessions.link_up(peer)
+        self.sessions.link_up(peer, restarted=known is not None and boot > known)
         self.accounts.send_copies()
 
     def on_message(self, peer: str, kind: int, payload: bytes) -> None:

@@ -225,7 +225,7 @@ class Sessions:
             self._context.log("check_failed", code=error.code, why=error.what, **state.ids())
             self.try_step(state, CheckFailed(attempt.context.attempt, error.code, self._named(state, attempt, error)))
             return
-        self._touch(key)
+        # Peers repeat themselves while they wait: only a new phase or attempt counts as progress (see `tick`).
         if attempt.done is not None and state.phase == "PREPARED":
             self._prove(state, attempt.done)
 
@@ -423,13 +423,19 @@ class Sessions:
             self._touch((state.run_id, state.cluster))
             self.try_step(state, Retry(fresh_nonce()))
 
-    def link_up(self, peer: str) -> None:
-        """A link came up: say again where every session shared with that peer stands."""
+    def link_up(self, peer: str, *, restarted: bool = False) -> None:
+        """A link came up: say again where every session shared with that peer stands.
+
+        A peer that was restarted has lost its part of every attempt. If it had accepted, it can't repeat what this side
+        still lacks, and must not start anew by itself: so this side, if not done, does.
+        """
         for state in self.live():
-            if peer in state.members and state.phase != "COMMITTED":
-                self._ask(state)
-            elif state.phase == "COMMITTED":
+            if state.phase == "COMMITTED":
                 self.stages[state.kind].release(state)
+            elif peer in state.members and state.phase == "PREPARED" and restarted:
+                self.try_step(state, Retry(fresh_nonce()))
+            elif peer in state.members:
+                self._ask(state)
 
     def _ask(self, state: SessionState) -> None:
         self.try_step(state, Ask())
