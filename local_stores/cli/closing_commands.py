@@ -11,8 +11,9 @@ import typer
 
 from local_stores import closing
 from local_stores.closing.desk import open_desk
-from local_stores.config import Site, load_site
+from local_stores.config import Site, create_site, load_site
 from local_stores.errors import ConfigError, NotYet, UsageError
+from local_stores.receive.home import create_recipient_home
 from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.envelope.schema import Model, from_plain, to_plain
 from mpc_ops.federation.assemble import read_toml
@@ -34,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     """Add the command group `group`."""
     group = typer.Typer(help="Close periods and receive results (result recipient).", no_args_is_help=True)
-    for function in (reference, release, status, close, receive, evidence, reopen, cancel):
+    for function in (init, reference, release, status, close, receive, evidence, reopen, cancel):
         group.command(function.__name__)(function)
     app.add_typer(group, name="group")
 
@@ -49,6 +50,21 @@ def _site(path: Path | None) -> Site:
 
 def _say(answer: dict[str, Any], text: str, *, as_json: bool) -> None:
     typer.echo(json.dumps(answer, indent=1, sort_keys=True) if as_json else text)
+
+
+def init(
+    home: Annotated[Path, typer.Argument(help="The recipient's home folder.")],
+    *,
+    recipient: Annotated[str, typer.Option("--id", help="Id of the recipient in the federation.")],
+    federation: Annotated[Path, typer.Option("--federation", help="Federation folder.")],
+) -> None:
+    """Write recipient.toml and site.toml for a recipient; keys: `comity federation keys recipient`."""
+    create_recipient_home(home, recipient)
+    (home / "releases").mkdir(exist_ok=True)
+    create_site(home, recipient, federation=str(federation.resolve()), group=".")
+    typer.echo(f"{home / 'recipient.toml'} and {home / 'site.toml'} written")
+    if not (home / "keys" / "identity.pem").exists():
+        typer.echo(f"next: comity federation keys recipient {recipient} --home {home} ...")
 
 
 class _ReferenceFile(Model, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""`comity operator init | run | status`: for the administrator of a computing operator."""
+"""`comity operator init | run | drop-box | status`: for the administrator of a computing operator."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Set up and run a computing operator.", no_args_is_help=True)
     group.command("init")(init)
     group.command("run")(run)
+    group.command("drop-box")(drop_box)
     group.command("status")(status)
     app.add_typer(group, name="operator")
 
@@ -53,6 +54,26 @@ def run(home: Home) -> None:
     from mpc_ops.server.app import run_operator  # noqa: PLC0415 - the other commands need no engine
 
     code = run_operator(home)
+    if code:
+        raise typer.Exit(code)
+
+
+def drop_box(
+    home: Home,
+    listen: Annotated[
+        str | None, typer.Option(help="host:port to listen on; by default the address in the directory.")
+    ] = None,
+) -> None:
+    """Run the SFTP drop box of a region operator until SIGTERM, with the accounts that the directory lists now.
+
+    For trials and small federations; production uses OpenSSH's sshd (infra/sshd).
+    """
+    from mpc_ops.server.sftp.__main__ import main  # noqa: PLC0415 - the other commands need no paramiko
+    from mpc_ops.server.sftp.accounts import write_sftp_config  # noqa: PLC0415
+
+    config = load_config(home)
+    path = write_sftp_config(home, config.id, Federation.load(config.federation), listen)
+    code = main(["--config", str(path)])
     if code:
         raise typer.Exit(code)
 
