@@ -23,7 +23,7 @@ from typing import Any
 
 from infra.airflow.home import LOOPBACK, USER, SiteError, clean_environment, site_environment
 
-__all__ = ["COMPONENTS", "Stack", "processes_of", "start_component", "start_stack", "stop_stack"]
+__all__ = ["COMPONENTS", "Stack", "ended_components", "processes_of", "start_component", "start_stack", "stop_stack"]
 
 COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "api-server": ("api-server",),
@@ -187,6 +187,12 @@ def processes_of(home: Path) -> list[int]:
             if wanted in (entry / "environ").read_bytes().split(b"\0") and not _is_zombie(entry):
                 found.append(int(entry.name))
     return sorted(found)
+
+
+def ended_components(stack: Stack) -> list[str]:
+    """Return the components whose process is not there any more."""
+    present = set(processes_of(Path(stack.home)))
+    return [component for component, pid in stack.pids.items() if pid not in present]
 
 
 def _is_zombie(entry: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from infra.demo import reference
 from infra.demo.homes import AUTHOR, GROUP_SITE, TERMS, DemoHomes, approvers_of, signers_of
@@ -30,14 +30,16 @@ REPORT = "group_performance"
 _POLL_S = 0.2
 
 
-def release(homes: DemoHomes, periods: tuple[str, ...], now: datetime) -> tuple[SignedNotice, Plan]:
-    """Compile and sign the report as its author, and hand the release to the group operators."""
+def release(
+    homes: DemoHomes, periods: tuple[str, ...], now: datetime, *, open_for: timedelta = timedelta(hours=1)
+) -> tuple[SignedNotice, Plan]:
+    """Compile and sign the report as its author, and hand the release to the group operators; months are due after `open_for`."""
     federation = Federation.load(homes.federation)
     reports = TERMS / "reports"
     signed = release_report(
         (reports / f"{REPORT}.sql").read_text(encoding="utf-8"),
         (reports / f"{REPORT}.toml").read_text(encoding="utf-8"),
-        [CalendarRow(**row) for row in reference.calendar(now, periods)],
+        [CalendarRow(**row) for row in reference.calendar(now, periods, open_for=open_for)],
         federation,
         author=AUTHOR,
         key=homes.key(AUTHOR),

@@ -7,6 +7,7 @@ real but the people (their keys sign by command) and the distances (all on loopb
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import resource
 import signal
@@ -79,7 +80,9 @@ class Demo:
             if schedulers:
                 from infra.demo.schedulers import run_schedulers  # noqa: PLC0415 - only where asked for
 
-                run_schedulers(homes, self.periods, self._on_event(), lambda period: self._month(homes, plan, period))
+                self.console.heading("The months: real schedulers, triggerers and web servers at all five sites")
+                on_month = functools.partial(self._month, homes, plan)
+                run_schedulers(homes, self.periods, self._on_event(), on_month, self.console.say)
             else:
                 self._run_months(homes, plan)
             cpu = operators.cpu_seconds()
