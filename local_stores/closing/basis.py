@@ -52,9 +52,11 @@ def _year(calendar: list[CalendarRow], row: CalendarRow) -> tuple[str, ...]:
 
 def _submissions(evidence: RunEvidence) -> tuple[Submission, ...]:
     owners = evidence.federation.owners
-    out = [_submission(owners[name].name, owners[name].jurisdiction, filed) for name, filed in evidence.filings.items()]
-    out += [Submission(owners[name].name, owners[name].jurisdiction, "late") for name in evidence.close.late]
-    out += [Submission(owners[name].name, owners[name].jurisdiction, "excluded") for name in evidence.close.excluded]
+    # The evidence speaks of ids, the controller of legal entities: here stand both.
+    named = {name: owner.name if owner.name == name else f"{owner.name} ({name})" for name, owner in owners.items()}
+    out = [_submission(named[name], owners[name].jurisdiction, filed) for name, filed in evidence.filings.items()]
+    out += [Submission(named[name], owners[name].jurisdiction, "late") for name in evidence.close.late]
+    out += [Submission(named[name], owners[name].jurisdiction, "excluded") for name in evidence.close.excluded]
     return tuple(out)
 
 

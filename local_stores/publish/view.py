@@ -166,7 +166,9 @@ def tables(table: ReportTable, year: YearToDate | None) -> Tables:
         exact_head=tuple(_exact_title(table, m) for m in table.measures),
         exact=tuple(
             Line(
-                " / ".join([*row.labels, *([] if row.level == "leaf" else [_kind(row)])]) or "Total",
+                " / ".join([*row.labels, *([] if row.level == "leaf" else [_kind(row)])])
+                if row.labels
+                else line_label(row),
                 row.level,
                 _exact(table, row),
             )

@@ -38,7 +38,10 @@ def flows(found: Assessment, book: FactBook) -> None:
                 "rules": _rule_texts(lines) or "no rule pack speaks about it",
             },
             source="transfer logs of both ends; rule packs in the calculation plan",
-            stable=f"{flow.origin} > {flow.target}, {kind}: {_list(sorted({line.effect for line in lines}))}",
+            # Which operator relays control data to which differs from run to run and is no change of substance.
+            stable=""
+            if flow.payload_class in CONTROL_CLASSES
+            else f"{flow.origin} > {flow.target}, {kind}: {_list(sorted({line.effect for line in lines}))}",
         )
 
 
@@ -110,6 +113,7 @@ def reach(found: Assessment, book: FactBook) -> None:
                 "reach",
                 f"reach/{name}/{place}",
                 f"{place} reaches {len(reached)} of 3 operators of cluster {name} by their seat: {', '.join(reached)}; {words}",
+                state="declared",
                 outcome=("passed" if len(reached) <= 1 else "failed") if group else None,
                 cells={
                     "place": place,

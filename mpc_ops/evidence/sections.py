@@ -172,6 +172,17 @@ def _totals(found: Assessment, book: FactBook) -> None:
         source="transfer logs of both ends",
         stable="none" if not both.record_messages else "recorded",
     )
+    names = found.evidence.federation.terms.jurisdictions
+    places = sorted({place for flow in both.crossings for place in (flow.origin, flow.target)})
+    book.add(
+        "crossed",
+        "countries",
+        f"country codes: {_list(f'{place} {names[place].name}' for place in places) or 'none'}",
+        state="declared",
+        source="federation terms",
+        by="federation authority",
+        stable=_list(places),
+    )
     flight = sum(item.severity == "in_flight" for item in both.differences)
     lost = sum(item.severity == "open" for item in both.differences)
     more = [f"{count(flight, 'control frame')} under way when a log was signed"] if flight else []
@@ -308,7 +319,12 @@ def results(found: Assessment, book: FactBook) -> None:
     words = [f"{len(filed)} of {len(filed) + len(evidence.close.late) + len(evidence.close.excluded)} submitted"]
     words += [f"{count(len(filed) - len(data), 'empty submission')}"] if len(data) < len(filed) else []
     words += [f"each signed by {count(needed, 'person', 'people')}"] if needed else ["no sign-off asked for"]
-    words += [f"{tied} of {len(data)} tied to the general ledger"]
+    untied = bool(data) and all(item.tie_out == "none" for item in data)
+    words += [
+        "no control totals in the data contract, so none tied to the general ledger"
+        if untied
+        else f"{tied} of {len(data)} tied to the general ledger"
+    ]
     words += [f"late: {_list(evidence.close.late)}"] if evidence.close.late else []
     words += [f"left out after a dispute: {_list(evidence.close.excluded)}"] if evidence.close.excluded else []
     book.add(
