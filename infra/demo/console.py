@@ -7,7 +7,7 @@ prints to any terminal: without a terminal (CI, a pipe) lines come out one after
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,14 @@ from local_stores.publish.derive import YearToDate, figures, footing, percent
 from local_stores.publish.model import Measure, ReportTable, Row
 from local_stores.publish.text import exact_text, percent_text, period_label, scaled_text
 from local_stores.publish.view import line_label, prior_label, unit_of
+from mpc_ops.evidence.reconcile import CONTROL_CLASSES, RECORD_CLASSES
+from mpc_ops.evidence.words import CLASS_WORDS
+from mpc_ops.federation.model import PayloadClass
 
 __all__ = ["DemoConsole"]
 
 _PLAIN_WIDTH = 118
+_SHARED = frozenset({PayloadClass.AGGREGATE_SHARE, PayloadClass.RELEASED_AGGREGATE})
 
 
 class DemoConsole:
@@ -38,6 +42,7 @@ class DemoConsole:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or _default_console()
         self.seconds: dict[str, float] = {}
+        self._done: dict[tuple[str, str], set[str]] = {}
 
     @contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
@@ -84,7 +89,7 @@ class DemoConsole:
         )
         shown.add_column(" / ".join(table.dimension_labels) or "Line", no_wrap=True)
         for title in (title for base in table.bases for title, _ in _cells(table, table.rows[-1], base, year, unit)):
-            shown.add_column(title, justify="right", no_wrap=False, vertical="bottom")
+            shown.add_column(title, justify="right", min_width=max(map(len, title.split())), vertical="bottom")
         group = ""
         for row in table.rows:
             if not leaves and (row.level == "leaf" or (row.level == "not_allocated" and row.labels)):
@@ -105,33 +110,56 @@ class DemoConsole:
         note = f" {', '.join(counted)}: counted anew at every level, do not add up." if counted else ""
         self.say(f"{foots}{note}")
 
+    def progress(self, period: str, task: str, text: str, who: str, expected: Collection[str]) -> None:
+        """Count one party's finished step; print the step once all `expected` parties have finished it.
+
+        Args:
+            period: month.
+            task: name of the step.
+            text: what is done, in words that fit every party.
+            who: the party that has finished it.
+            expected: every party that takes this step.
+        """
+        done = self._done.setdefault((period, task), set())
+        if who in done:
+            return
+        done.add(who)
+        if done >= set(expected):
+            names = next(iter(expected)) if len(expected) == 1 else f"{len(expected)} of {len(expected)} entities"
+            self.console.print(Text.assemble(("  \u2713 ", "green"), f"{period}  {names:<17}  {text}"))
+
     def flows(self, flows: Sequence[Mapping[str, object]]) -> None:
-        """Print what crossed each border.
+        """Print what crossed each border: data pair by pair, what is needed beside it in total, then what stayed home.
 
         Args:
             flows: `{from, to, payload_class, bytes, messages}` with jurisdiction codes, as in `summary.json`.
         """
-        shown = Table(box=None, pad_edge=False)
-        for title, justify in (
-            ("From", "left"),
-            ("To", "left"),
-            ("Class", "left"),
-            ("Messages", "right"),
-            ("Bytes", "right"),
-        ):
-            shown.add_column(title, justify="right" if justify == "right" else "left")
-        for flow in sorted(flows, key=lambda flow: (str(flow["from"]), str(flow["to"]), str(flow["payload_class"]))):
-            crosses = flow["from"] != flow["to"]
-            cells = [Text(str(flow[name])) for name in ("from", "to", "payload_class")]
-            numbers = [Text(f"{int(str(flow[name])):,}") for name in ("messages", "bytes")]
-            shown.add_row(*cells, *numbers, style="" if crosses else "dim")
+        shown = Table(box=None, pad_edge=False, show_edge=False)
+        for title in ("From", "To", "Class", "What it is"):
+            shown.add_column(title, no_wrap=True)
+        for title in ("Messages", "Bytes"):
+            shown.add_column(title, justify="right", no_wrap=True)
+        crossing = [flow for flow in flows if flow["from"] != flow["to"]]
+        data = [flow for flow in crossing if str(flow["payload_class"]) not in CONTROL_CLASSES]
+        for flow in sorted(data, key=lambda flow: (str(flow["payload_class"]), str(flow["from"]), str(flow["to"]))):
+            _flow_row(shown, str(flow["from"]), str(flow["to"]), [flow])
+        beside = [flow for flow in crossing if str(flow["payload_class"]) in CONTROL_CLASSES]
+        for kind in sorted({str(flow["payload_class"]) for flow in beside}):
+            _flow_row(shown, "all", "all", [flow for flow in beside if flow["payload_class"] == kind])
+        home = [flow for flow in flows if flow["from"] == flow["to"]]
+        for kind in sorted({str(flow["payload_class"]) for flow in home}):
+            same = [flow for flow in home if flow["payload_class"] == kind]
+            _flow_row(
+                shown, "at home", f"{len(same)} countries" if len(same) > 1 else str(same[0]["to"]), same, style="dim"
+            )
         self.console.print(shown)
-        total = sum(int(str(flow["bytes"])) for flow in flows if flow["from"] != flow["to"])
-        records = [
-            flow for flow in flows if flow["from"] != flow["to"] and str(flow["payload_class"]).startswith("record")
-        ]
+        records = [flow for flow in crossing if str(flow["payload_class"]) in RECORD_CLASSES]
         self.say(
-            f"{total:,} bytes crossed a border; record-level classes among them: {len(records) or 'none recorded'}."
+            f"{_sum(crossing, 'bytes'):,} bytes crossed a border, {_sum(data, 'bytes'):,} of them secret shares of subtotals "
+            f"or of the result; record-level classes among them: {len(records) or 'none recorded'}."
+            if all(str(flow["payload_class"]) in _SHARED for flow in data)
+            else f"{_sum(crossing, 'bytes'):,} bytes crossed a border; record-level classes among them: "
+            f"{len(records) or 'none recorded'}."
         )
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
@@ -152,6 +180,25 @@ class DemoConsole:
         """Print paths below `root`, as one would type them."""
         for path in paths:
             self.say(f"  {path.relative_to(root) if path.is_relative_to(root) else path}")
+
+
+def _sum(flows: Sequence[Mapping[str, object]], name: str) -> int:
+    return sum(int(str(flow[name])) for flow in flows)
+
+
+def _flow_row(
+    shown: Table, origin: str, target: str, flows: Sequence[Mapping[str, object]], *, style: str = ""
+) -> None:
+    kind = str(flows[0]["payload_class"])
+    texts = (
+        origin,
+        target,
+        kind,
+        CLASS_WORDS.get(kind, ""),
+        f"{_sum(flows, 'messages'):,}",
+        f"{_sum(flows, 'bytes'):,}",
+    )
+    shown.add_row(*map(Text, texts), style="bold red" if kind in RECORD_CLASSES and origin != "at home" else style)
 
 
 def _default_console() -> Console:

@@ -38,24 +38,24 @@ ROOT = Path(__file__).resolve().parents[2]
 _COMITY = Path(sys.executable).with_name("comity")
 _PAUSE_S = 0.2
 _STEP_WORDS = {
-    "check_release": "checks release, approval, keys and rates; no data is read before",
-    "snapshot": "takes a snapshot of its books",
-    "validate": "validates it against the data contract",
-    "local_plan": "computes subtotals in the sandbox and applies the Gate",
-    "sign_off": "has two people sign the figures",
-    "share_and_seal": "splits them into secret shares, sealed to three operators",
-    "deliver": "delivers a sealed part",
-    "await_receipts": "has three receipts",
-    "await_outcome": "sees the run's outcome",
-    "fetch_evidence": "fetches the evidence and countersigns",
-    "await_filings": "has every submission",
-    "close": "closes the submissions: the signed manifest starts the run",
-    "await_result": "region and group stages committed",
-    "fetch": "fetches the sealed result parts",
-    "verify": "verifies parts, commitments, attestations and logs",
-    "publish": "publishes Parquet, CSV, XLSX and the page",
-    "acknowledge": "acknowledges; operators erase shares and keys",
-    "await_deletions": "has every operator's word that shares are deleted, and signs the closing attestation",
+    "check_release": "release, approval, keys and rates checked; no data was read before",
+    "snapshot": "snapshot of the books taken",
+    "validate": "snapshot validated against the data contract",
+    "local_plan": "subtotals computed in the sandbox, Gate applied",
+    "sign_off": "figures signed by two people",
+    "share_and_seal": "figures split into secret shares, sealed to three operators",
+    "deliver": "sealed parts delivered over SFTP",
+    "await_receipts": "receipts of all three operators are there",
+    "await_outcome": "outcome of the run seen",
+    "fetch_evidence": "evidence fetched and countersigned",
+    "await_filings": "every submission is there",
+    "close": "submissions closed: the signed manifest starts the run",
+    "await_result": "country stages and group stage committed",
+    "fetch": "sealed result parts fetched",
+    "verify": "parts, commitments, attestations and transfer logs checked",
+    "publish": "Parquet, CSV, XLSX and page published",
+    "acknowledge": "acknowledged: operators delete shares and keys",
+    "await_deletions": "every operator attests that shares are deleted; closing attestation signed",
 }
 
 
@@ -82,7 +82,7 @@ class Demo:
 
                 self.console.heading("The months: real schedulers, triggerers and web servers at all five sites")
                 on_month = functools.partial(self._month, homes, plan)
-                run_schedulers(homes, self.periods, self._on_event(), on_month, self.console.say)
+                run_schedulers(homes, self.periods, self._on_event(homes), on_month, self.console.say)
             else:
                 self._run_months(homes, plan)
             cpu = operators.cpu_seconds()
@@ -115,7 +115,7 @@ class Demo:
     def _run_months(self, homes: DemoHomes, plan: Plan) -> None:
         self.console.heading("The months: every site's DAGs by dag.test(), in its own process, all sites at once")
         sites, people = SiteProcesses(homes, self.periods), People(homes, self.periods)
-        on_event, waiting = self._on_event(), list(self.periods)
+        on_event, waiting = self._on_event(homes), list(self.periods)
         people.start()
         sites.start()
         try:
@@ -135,18 +135,17 @@ class Demo:
         for period in self.periods:
             self._month(homes, plan, period)
 
-    def _on_event(self) -> Callable[[dict[str, Any]], None]:
-        seen: set[tuple[str, str, str]] = set()
+    def _on_event(self, homes: DemoHomes) -> Callable[[dict[str, Any]], None]:
+        owners = [owner for names in homes.site_owners.values() for owner in names]
 
         def on_event(event: dict[str, Any]) -> None:
             task = event["task_id"]
-            name = event["dag_id"].partition("__")[2] or "group reporting"
+            owner = event["dag_id"].partition("__")[2]
             key = f"{event['period']} {task}"
             self.console.seconds[key] = round(max(self.console.seconds.get(key, 0.0), event["seconds"]), 2)
-            if (event["dag_id"], event["period"], task) in seen or event["state"] != "success":
-                return
-            seen.add((event["dag_id"], event["period"], task))
-            self.console.say(f"  ✓ {event['period']}  {name:<16} {_STEP_WORDS.get(task, task)}")
+            if event["state"] == "success":
+                who, expected = (owner, owners) if owner else ("group reporting", ["group reporting"])
+                self.console.progress(event["period"], task, _STEP_WORDS.get(task, task), who, expected)
 
         return on_event
 

@@ -57,11 +57,53 @@ def test_steps_are_timed_and_a_failing_one_says_so(demo, printed):
     assert list(demo.seconds) == ["snapshot", "close"]
 
 
+def test_flows_show_data_pair_by_pair_and_everything_else_in_total(demo, printed):
+    demo.flows([
+        *FLOWS,
+        {"from": "CN", "to": "SG", "payload_class": "control_metadata", "bytes": 1000, "messages": 2},
+        {"from": "SG", "to": "CN", "payload_class": "control_metadata", "bytes": 500, "messages": 1},
+        {"from": "IN", "to": "IN", "payload_class": "aggregate_share", "bytes": 77, "messages": 3},
+        {"from": "DE", "to": "DE", "payload_class": "aggregate_share", "bytes": 23, "messages": 3},
+    ])  # fmt: skip
+    lines = [line.split() for line in printed.getvalue().splitlines()]
+    assert ["CN", "CH", "aggregate_share", "secret", "shares", "of", "subtotals", "1", "13,344"] in lines
+    assert ["all", "all", "control_metadata", "control", "data:", "names,", "sizes,", "times", "3", "1,500"] in lines
+    assert [
+        "at",
+        "home",
+        "2",
+        "countries",
+        "aggregate_share",
+        "secret",
+        "shares",
+        "of",
+        "subtotals",
+        "6",
+        "100",
+    ] in lines
+    assert sum("SG" in line for line in lines) == 0
+    assert max(map(len, printed.getvalue().splitlines())) <= 118
+
+
 def test_flows_count_what_crossed_a_border_and_name_record_classes(demo, printed):
     demo.flows(FLOWS)
-    assert "13,344 bytes crossed a border; record-level classes among them: none recorded." in printed.getvalue()
+    assert "13,344 bytes crossed a border, 13,344 of them secret shares" in printed.getvalue()
+    assert "record-level classes among them: none recorded." in " ".join(printed.getvalue().split())
     demo.flows([*FLOWS, {"from": "IN", "to": "SG", "payload_class": "record_share", "bytes": 1, "messages": 1}])
-    assert "record-level classes among them: 1." in printed.getvalue()
+    assert "13,345 bytes crossed a border; record-level classes among them: 1." in printed.getvalue()
+    assert "RECORD LEVEL, secret shares" in printed.getvalue()
+
+
+def test_a_step_is_printed_once_when_all_parties_have_finished_it(demo, printed):
+    for who in ("a", "a", "b"):
+        demo.progress("2026-03", "snapshot", "snapshot taken", who, ["a", "b", "c"])
+    assert printed.getvalue() == ""
+    demo.progress("2026-03", "snapshot", "snapshot taken", "c", ["a", "b", "c"])
+    demo.progress("2026-03", "snapshot", "snapshot taken", "c", ["a", "b", "c"])
+    demo.progress("2026-03", "close", "closed", "group", ["group"])
+    assert printed.getvalue().splitlines() == [
+        "  \u2713 2026-03  3 of 3 entities    snapshot taken", "  \u2713 2026-03  group              closed",
+    ]  # fmt: skip
 
 
 def test_text_is_printed_as_it_stands(demo, printed):
