@@ -16,13 +16,14 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command group `operator`."""
+    """Add the command group `operator` and the command `doctor`."""
     group = typer.Typer(help="Set up and run a computing operator.", no_args_is_help=True)
     group.command("init")(init)
     group.command("run")(run)
     group.command("drop-box")(drop_box)
     group.command("status")(status)
     app.add_typer(group, name="operator")
+    app.command("doctor")(doctor)
 
 
 Home = Annotated[Path, typer.Option("--home", help="The operator's home folder.", metavar="DIR")]
@@ -76,6 +77,19 @@ def drop_box(
     code = main(["--config", str(path)])
     if code:
         raise typer.Exit(code)
+
+
+def doctor(home: Home) -> None:
+    """Look for what would stop an operator: keys, certificate, disk, directory, and the peers that it dials."""
+    from mpc_ops.server.diagnose import diagnose  # noqa: PLC0415 - the other commands need no TLS
+    from mpc_ops.server.doctor import Level  # noqa: PLC0415
+
+    failed = False
+    for finding in diagnose(home):
+        typer.echo(str(finding))
+        failed = failed or finding.level is Level.FAIL
+    if failed:
+        raise typer.Exit(ConfigError.exit_code)
 
 
 def status(home: Home) -> None:

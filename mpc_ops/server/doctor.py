@@ -148,10 +148,10 @@ def check_certificate(
             Level.FAIL,
             "has expired",
             "CERTIFICATE_EXPIRED",
-            "Issue a new leaf (pki.issue_leaf)",
+            "Run `comity federation renew-tls`",
         )
     level = Level.WARN if left < dt.timedelta(days=warn_days) else Level.OK
-    hint = "Issue a new leaf now" if level is Level.WARN else None
+    hint = "Run `comity federation renew-tls`" if level is Level.WARN else None
     return Finding("certificate", path.name, level, f"is valid for {left.days} more days", None, hint)
 
 
