@@ -74,7 +74,7 @@ def test_certificates_foreign_unpinned_expired_and_ending_are_told_apart(party, 
 
     assert (look().level, look().what) == (Level.OK, "is valid for 89 more days")
     ending = look(now=now + dt.timedelta(days=80))
-    assert (ending.level, ending.hint) == (Level.WARN, "Issue a new leaf now")
+    assert (ending.level, ending.hint) == (Level.WARN, "Run `comity federation renew-tls`")
     assert look(now=now + dt.timedelta(days=91)).code == "CERTIFICATE_EXPIRED"
     assert look(now=now - dt.timedelta(days=1)).code == "CERTIFICATE_NOT_YET_VALID"
     assert check_certificate(party.certificate, "de-2", pins).code == "CERTIFICATE_FOREIGN"
