@@ -87,7 +87,7 @@ class DemoConsole:
             box=None,
             pad_edge=False,
         )
-        shown.add_column(" / ".join(table.dimension_labels) or "Line", no_wrap=True)
+        shown.add_column(" /\n".join(table.dimension_labels) or "Line", no_wrap=True, vertical="bottom")
         for title in (title for base in table.bases for title, _ in _cells(table, table.rows[-1], base, year, unit)):
             shown.add_column(title, justify="right", min_width=max(map(len, title.split())), vertical="bottom")
         group = ""
@@ -154,12 +154,10 @@ class DemoConsole:
             )
         self.console.print(shown)
         records = [flow for flow in crossing if str(flow["payload_class"]) in RECORD_CLASSES]
+        shares = sum(_sum([flow], "bytes") for flow in data if str(flow["payload_class"]) in _SHARED)
         self.say(
-            f"{_sum(crossing, 'bytes'):,} bytes crossed a border, {_sum(data, 'bytes'):,} of them secret shares of subtotals "
-            f"or of the result; record-level classes among them: {len(records) or 'none recorded'}."
-            if all(str(flow["payload_class"]) in _SHARED for flow in data)
-            else f"{_sum(crossing, 'bytes'):,} bytes crossed a border; record-level classes among them: "
-            f"{len(records) or 'none recorded'}."
+            f"{_sum(crossing, 'bytes'):,} bytes crossed a border, {shares:,} of them secret shares; "
+            f"record-level classes among them: {len(records) or 'none recorded'}."
         )
 
     def pairs(self, rows: Sequence[tuple[str, str]]) -> None:
@@ -202,8 +200,8 @@ def _flow_row(
 
 
 def _default_console() -> Console:
-    console = Console(highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, _PLAIN_WIDTH))
+    # Tables need this much; a narrower terminal wraps lines, which is better than a figure that is cut off.
+    return Console(highlight=False, soft_wrap=False, width=max(Console().width, _PLAIN_WIDTH))
 
 
 def _cells(table: ReportTable, row: Row, base: Measure, year: YearToDate | None, unit: int) -> list[tuple[str, str]]:

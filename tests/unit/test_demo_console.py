@@ -33,6 +33,8 @@ def test_the_report_names_every_line_and_keeps_its_width(demo, printed):
     assert "Group performance, March 2026, EUR thousand" in text
     assert text.count("Not allocated") == 6
     assert f"{round(table.rows[-1].values[0] / 100_000):,}" in text
+    assert f"{table.rows[-1].values[3]:,}" in text, "the last column is whole"
+    assert "\u2026" not in text
     assert "Totals foot: 48 of 48 sums. Customers: counted anew at every level, do not add up." in text
     assert max(len(line) for line in text.splitlines()) <= 118
     assert "\x1b" not in text
@@ -90,7 +92,9 @@ def test_flows_count_what_crossed_a_border_and_name_record_classes(demo, printed
     assert "13,344 bytes crossed a border, 13,344 of them secret shares" in printed.getvalue()
     assert "record-level classes among them: none recorded." in " ".join(printed.getvalue().split())
     demo.flows([*FLOWS, {"from": "IN", "to": "SG", "payload_class": "record_share", "bytes": 1, "messages": 1}])
-    assert "13,345 bytes crossed a border; record-level classes among them: 1." in printed.getvalue()
+    assert "13,345 bytes crossed a border, 13,344 of them secret shares; record-level classes among them: 1." in (
+        printed.getvalue()
+    )
     assert "RECORD LEVEL, secret shares" in printed.getvalue()
 
 
