@@ -53,7 +53,7 @@ def _rule_texts(lines: list[RuleLine]) -> str:
     return "\n".join(
         f"{_list(dict.fromkeys(who))}: {EFFECT_WORDS.get(effect, effect)}."
         + (f" {text.rstrip('.')}." if text else "")
-        + (f" Obligations: {_list(obligations)}." if obligations else "")
+        + (f" Obligations: {_list(obligations).replace('_', ' ')}." if obligations else "")
         for (effect, text, obligations), who in texts.items()
     )
 

@@ -27,11 +27,11 @@ class OwnerStatus(Model, frozen=True, kw_only=True):
 
     Attributes:
         state: `EXPECTED` nothing came; `RECEIVED` receipts are missing; `AGREED` all three receipts; `REJECTED` or
-            `DISPUTED` with `code`, and the `pair` that a dispute names.
+            `DISPUTED` with `code`, and the `pair` that a dispute names; `WITHDRAWN` what came is erased: no run includes it.
         filing: digest of the newest `filed` notice; None if nothing came.
     """
 
-    state: Literal["EXPECTED", "RECEIVED", "AGREED", "REJECTED", "DISPUTED"]
+    state: Literal["EXPECTED", "RECEIVED", "AGREED", "REJECTED", "DISPUTED", "WITHDRAWN"]
     filing: DigestText | None
     take: Annotated[int, Meta(ge=0)]
     nil: bool
