@@ -43,20 +43,27 @@ def _root(
     """Group reports across borders while records stay in the country they were collected in."""
 
 
-def build_app() -> tuple[typer.Typer, list[str]]:
-    """Return the whole command line, and one sentence for everything that could not be loaded."""
+def build_app(first: str | None = None) -> tuple[typer.Typer, list[str]]:
+    """Return the command line, and one sentence for everything that could not be loaded.
+
+    Args:
+        first: first word of the command line, if known: a group of this package needs none of the others, which would
+            only cost an operator's process time and memory.
+    """
     app = typer.Typer(
         name="comity", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
     )
     app.callback()(_root)
     missing = []
-    for module in sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name.endswith("_commands")):
+    modules = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name.endswith("_commands"))
+    alone = [module for module in modules if module == f"{first}_commands"]
+    for module in alone or modules:
         try:
             importlib.import_module(f"{__name__}.{module}").register(app)
         except ImportError as error:
             group = module.removesuffix("_commands")
             missing.append(f"`comity {group}` needs a package that is not installed ({error.name or error})")
-    for point in sorted(entry_points(group=_GROUP), key=lambda point: point.name):
+    for point in sorted(() if alone else entry_points(group=_GROUP), key=lambda point: point.name):
         try:
             point.load()(app)
         except Exception as error:  # noqa: BLE001 - another distribution's failure must not take these commands away
@@ -66,7 +73,7 @@ def build_app() -> tuple[typer.Typer, list[str]]:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code (`mpc_ops.errors.EXIT_CODES`)."""
-    app, missing = build_app()
+    app, missing = build_app(arguments[0] if arguments else None)
     command = typer.main.get_command(app)
     try:
         code = command.main(args=list(arguments), prog_name="comity", standalone_mode=False)
