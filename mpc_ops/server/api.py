@@ -63,21 +63,25 @@ def build_api(submissions: Submissions, limit_bytes: int) -> FastAPI:
         return JSONResponse({"digest": digest, "new": new}, status_code=201 if new else 200)
 
     @api.get("/v1/periods/{plan}/{period}")
-    async def get_period(plan: str, period: str) -> Response:
-        return JSONResponse(submissions.period(check_digest(plan), check_period(period)))
+    async def get_period(plan: str, period: str, request: Request) -> Response:
+        submissions.require_recipient(request.scope["comity_party"], plan=check_digest(plan))
+        return JSONResponse(submissions.period(plan, check_period(period)))
 
     @api.get("/v1/runs/{run}")
-    async def get_run(run: str) -> Response:
-        return JSONResponse(submissions.run(check_digest(run)))
+    async def get_run(run: str, request: Request) -> Response:
+        submissions.require_recipient(request.scope["comity_party"], run=check_digest(run))
+        return JSONResponse(submissions.run(run))
 
     @api.get("/v1/runs/{run}/result")
-    async def get_result(run: str) -> Response:
-        return Response(submissions.result(check_digest(run)), media_type="application/octet-stream")
+    async def get_result(run: str, request: Request) -> Response:
+        submissions.require_recipient(request.scope["comity_party"], run=check_digest(run))
+        return Response(submissions.result(run), media_type="application/octet-stream")
 
     @api.get("/v1/runs/{run}/evidence")
     async def get_evidence(run: str, request: Request) -> Response:
-        data = submissions.evidence(check_digest(run), request.scope["comity_party"])
-        return Response(data, media_type="application/json")
+        party = request.scope["comity_party"]
+        submissions.require_recipient(party, run=check_digest(run))
+        return Response(submissions.evidence(run, party), media_type="application/json")
 
     return api
 

@@ -120,6 +120,17 @@ class Submissions:
 
     # ---------------------------------------------------------------------------------------------------- looking
 
+    def require_recipient(self, recipient: str, *, run: str | None = None, plan: str | None = None) -> None:
+        """Insist that a run or plan is this recipient's.
+
+        Raises:
+            ConfigError: RUN_UNKNOWN, PLAN_UNKNOWN, also for what belongs to another recipient: it learns nothing of it.
+        """
+        if run is not None and self._operator.admissions.manifest(run).recipient != recipient:
+            raise ConfigError("RUN_UNKNOWN", "no manifest of this run has arrived here", ids={"run": run[:16]})
+        if plan is not None and self._operator.reports.report(plan).recipient != recipient:
+            raise ConfigError("PLAN_UNKNOWN", "no release of this plan has arrived here", ids={"plan": plan[:16]})
+
     def edition(self, plan: str, period: str) -> int:
         """Return the newest edition of a period."""
         reopened = [

@@ -14,6 +14,7 @@ from mpc_ops.notices.model import State
 from mpc_ops.notices.signed import run_id_of
 from mpc_ops.server.operator import Operator
 from mpc_ops.server.submissions import Submissions
+from mpc_ops.session import Frame, decode_message
 from mpc_ops.sharing import Component
 from mpc_ops.transport.wire import Kind
 from tests.support.federation import SMALL, make_federation, make_plan
@@ -150,6 +151,42 @@ def test_lost_repeated_and_late_messages_change_nothing(world):
     world.net.tamper = None
     world.net.run(40, step=4)
     assert set(world.states(run_id_of(manifest)).values()) == {"COMMITTED"}
+    assert (world.result(manifest) == sum(sealed.values for sealed in filings)).all()
+
+
+def test_an_attempt_whose_frames_stay_away_is_followed_by_the_next_one(world):
+    def tamper(sender, receiver, kind, data):
+        if kind == Kind.SESSION and (sender, receiver) == ("sg-1", "nl-1"):
+            message = decode_message(data)
+            return None if isinstance(message, Frame) and message.attempt == 1 else data
+        return data
+
+    world.net.tamper = tamper
+    filings, manifest = close(world)
+    assert world.states(run_id_of(manifest))["nl-1@group"] == "PREPARED"
+    world.net.run(80, step=4)
+    states = [world.net.operators[name].sessions.state(run_id_of(manifest), "group") for name in GROUP]
+    assert {(state.phase, state.attempt) for state in states} == {("COMMITTED", 2)}
+    assert (world.result(manifest) == sum(sealed.values for sealed in filings)).all()
+
+
+def test_an_operator_that_died_after_accepting_does_not_hold_up_the_others(world):
+    """It has lost what its peers still lack, and must not start anew by itself; they do."""
+
+    def tamper(sender, receiver, kind, data):
+        if kind == Kind.SESSION and sender == "sg-1" and isinstance(decode_message(data), Frame):
+            return None
+        return data
+
+    world.net.tamper = tamper
+    filings, manifest = close(world)
+    assert world.states(run_id_of(manifest))["sg-1@group"] == "ACCEPTED"
+    world.net.kill("sg-1")
+    world.net.tamper = None
+    world.net.start("sg-1")
+    world.net.run(3)
+    states = [world.net.operators[name].sessions.state(run_id_of(manifest), "group") for name in GROUP]
+    assert {(state.phase, state.attempt) for state in states} == {("COMMITTED", 2)}
     assert (world.result(manifest) == sum(sealed.values for sealed in filings)).all()
 
 

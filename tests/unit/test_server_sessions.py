@@ -470,6 +470,16 @@ def test_what_the_recipient_sees_of_a_period(world):
     assert (run.phase, run.done, len(run.statements)) == ("COMMITTED", ["de"], 6)
 
 
+def test_another_recipient_learns_nothing_of_a_run_or_plan(world):
+    manifest = close(world, world.file_all())
+    asked = submissions(world)
+    asked.require_recipient(RECIPIENT, run=run_id_of(manifest), plan=world.desk.plan.digest)
+    with pytest.raises(ComityError, match="RUN_UNKNOWN"):
+        asked.require_recipient("somebody-else", run=run_id_of(manifest))
+    with pytest.raises(ComityError, match="PLAN_UNKNOWN"):
+        asked.require_recipient("somebody-else", plan=world.desk.plan.digest)
+
+
 def test_an_acknowledgement_without_a_result_is_refused(world):
     hold_region(world)
     manifest = world.desk.manifest(world.file_all(), created_at=utc_text(world.net.now))
