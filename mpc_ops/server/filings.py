@@ -51,6 +51,8 @@ from mpc_ops.transport.wire import Kind
 
 __all__ = ["Filings", "part_info"]
 
+_ASK_CAP_S = 300.0
+
 
 def part_info(filed: model.Filed, operator: str) -> bytes:
     """Return the HPKE info of a sealed part."""
@@ -90,6 +92,8 @@ class Filings:
         self._store = context.store
         self._waiting: dict[str, float] = {}
         """Filings whose part, plan or reference data has not arrived, and since when they wait for the latter two."""
+        self._asked: dict[str, tuple[float, float]] = {}
+        """Filings that wait for the other holders' claims: when they ask next, and the pause after that."""
         book.subscribe(self._on_notice)
 
     # ---------------------------------------------------------------------------------------------------- events
@@ -161,18 +165,30 @@ class Filings:
         if not self._is_own(claim.owner) or peer not in self._context.federation.operators_of(claim.owner):
             raise PeerProtocolError("CLAIM_FOREIGN", "a claim on another region's filing", ids={"party": peer})
         if self._periods.find(claim.plan, claim.period, claim.edition) is None:
-            return  # it repeats its claim when the link comes up and on every tick
+            return  # it is asked again when the filing is here
         party = self._context.federation.operators_of(claim.owner).index(peer)
         state = self.state(claim.plan, claim.period, claim.owner, claim.edition)
         self._step(state, HolderClaim(party, claim.take, claim.notice, claim.ask))
 
     def ask_all(self) -> None:
-        """Repeat claims: a link came up, or the timer fired."""
+        """Repeat claims: a link came up."""
         for state in self._in_phases(("RECEIVED",)):
             self._step(state, AskFiling())
 
+    def _ask_late(self) -> None:
+        """Ask for claims that did not come, less and less often: a peer may have had no use for them when they came."""
+        now, waiting = self._context.utc().timestamp(), {}
+        for state in self._in_phases(("RECEIVED",)):
+            due, pause = self._asked.get(state.notice, (0.0, self._context.config.limits.ask_s))
+            if due and now >= due:
+                self._step(state, AskFiling())
+                due, pause = 0.0, min(pause * 2, _ASK_CAP_S)
+            waiting[state.notice] = (due or now + pause, pause)
+        self._asked = waiting
+
     def tick(self) -> None:
         """Look again at what waits; expire what is over."""
+        self._ask_late()
         for digest in list(self._waiting):
             signed = self._book.get(digest)
             if signed is None:
@@ -307,6 +323,8 @@ class Filings:
         self._waiting.pop(signed.digest, None)
         self._store.write("DELETE FROM refusals WHERE digest = ?", signed.digest)
         self._step(state, Filed(filed.take, signed.digest, filed.kind_of == "nil"))
+        for other in self._book.find("rejected", about=signed.digest):
+            self._on_rejected(other.expect(model.Rejected))  # it may have been faster than the owner's file
 
     def _part_path(self, owner: str, sha256: str) -> Path:
         return self._context.config.spool / "inbox" / owner / f"part.{sha256}"

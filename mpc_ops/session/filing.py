@@ -411,6 +411,7 @@ FILING: Machine[FilingState] = Machine(
         Rule(_OPEN, FilingRejected, "newer r, or nothing good of this r", ("REJECTED",), "rejection with code", _rejected, lambda s, e: e.take > s.take or (e.take == s.take and s.phase in ("EXPECTED", "RECEIVED", "REJECTED"))),
         Rule(FILING_PHASES, FilingRejected, "otherwise", (), "ignored", _nothing),
         Rule(("EXPECTED", "RECEIVED", "REJECTED"), HolderClaim, "", ("EXPECTED", "RECEIVED", "REJECTED", "AGREED", "DISPUTED"), "with both, equal: receipt; unequal: DISPUTED(owner)", _claim),
+        Rule(("AGREED", "DISPUTED"), HolderClaim, "newer r", (), "kept until that r is filed here too", _claim, _newer),
         Rule(("AGREED",), HolderClaim, "", (), "claim again if asked", _claim_agreed),
         Rule(("DISPUTED", *_SHUT), HolderClaim, "", (), "ignored", _nothing),
         Rule(("RECEIVED",), AskFiling, "", (), "claim again, asking", _ask),

@@ -220,3 +220,12 @@ def test_table_is_its_own_documentation():
     text = FILING.as_markdown()
     assert "| INCLUDED | RunEnded | its run failed | AGREED, WITHDRAWN | can be closed anew, unless withdrawn |" in text
     assert "    AGREED --> INCLUDED: ManifestNames\n" in FILING.as_diagram()
+
+
+@pytest.mark.parametrize("phase", ["AGREED", "DISPUTED", "REJECTED"])
+def test_a_peers_claim_that_is_faster_than_the_owners_new_take_is_kept_for_it(phase):
+    state, actions = steps(*STATES[phase], HolderClaim(1, 2, TWO), HolderClaim(2, 2, TWO))
+    assert (state.phase, actions) == (phase, ())
+    state, actions = steps(Filed(2, TWO), state=state)
+    assert state.phase == "AGREED"
+    assert SendReceipt(2, TWO) in actions
