@@ -19,9 +19,11 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from infra.demo import data
+from infra.demo.reference import PERIODS, month_bounds
 from local_stores.config import create_owner_home, create_site
 from local_stores.receive.home import create_recipient_home
 from mpc_ops.envelope.keys import IdentityKey
@@ -230,7 +232,9 @@ def _make_site_homes(homes: DemoHomes) -> None:
         for owner in owners:
             store = books[owner]
             entry = {"dataset": "sales_line", "kind": store.kind, "location": str(store.path.resolve())}
-            create_owner_home(folder / "owners" / owner, owner, stores=[entry], site="../../site.toml")
+            home = folder / "owners" / owner
+            create_owner_home(home, owner, stores=[entry], control_totals="ledger.csv", site="../../site.toml")
+            (home / "ledger.csv").write_text(_ledger(store), encoding="utf-8")
         create_site(folder, site, owners=[f"owners/{owner}" for owner in owners])
     group = homes.sites[GROUP_SITE]
     shutil.copytree(homes.federation, group / "federation")
@@ -238,3 +242,12 @@ def _make_site_homes(homes: DemoHomes) -> None:
     published, evidence = (str((homes.root / name).resolve()) for name in ("published", "evidence"))
     create_recipient_home(group / "group", RECIPIENT, published=published, evidence=evidence)
     create_site(group, GROUP_SITE, group="group")
+
+
+def _ledger(store: data.Store) -> str:
+    """Return the entity's general ledger figures, which a customer exports from the ledger; here they are the books' sums."""
+    lines = ["period,source,amount"]
+    for period in PERIODS:
+        revenue = data.read_store(store, *month_bounds(period))["revenue_lc"].to_pylist()
+        lines.append(f"{period},accounts 4000-4999 net revenue,{sum(revenue, Decimal())}")
+    return "\n".join(lines) + "\n"
