@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from mpc_ops.cli import build_app, run
-from tests.support.docs import fenced, in_backticks, pages
+from tests.support.docs import ROOT, fenced, in_backticks, pages
 
 PAGES = pages()
 
@@ -165,3 +165,10 @@ def test_a_wrong_world_is_a_sentence_with_its_exit_code(
     said = capsys.readouterr()
     assert code in said.err + said.out
     assert "Traceback" not in said.err + said.out
+
+
+def test_every_make_target_in_the_pages_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*?##", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {"clean"}
+    shown = {name for text in PAGES.values() for name in re.findall(r"(?:^|`|\d )make ([a-z]+)", text, re.MULTILINE)}
+    assert {"demo", "test", "up", "down", "setup"} <= shown
+    assert shown <= targets
