@@ -16,7 +16,7 @@ from local_stores.errors import ConfigError, LocalDataError
 from mpc_ops.envelope.canonical import sha256_hex
 from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import IdentityKey
-from mpc_ops.envelope.schema import encode
+from mpc_ops.envelope.schema import built, encode
 from mpc_ops.evidence.ledger import LedgerEntry, build_extract, chain, genesis, new_entry, sign_extract
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.signed import utc_text
@@ -104,7 +104,7 @@ class RecipientLog:
             start = 0 if first is None else int(first)
             rows = database.execute("SELECT entry, head FROM log WHERE seq >= ? ORDER BY seq", (start,)).fetchall()
             before = database.execute("SELECT head FROM log WHERE seq = ?", (start - 1,)).fetchone()
-        entries = [msgspec.json.decode(data, type=LedgerEntry) for data, _ in rows]
+        entries = [msgspec.json.decode(data, type=built(LedgerEntry)) for data, _ in rows]
         head = genesis(self._party) if before is None else str(before[0])
         now = utc_text(datetime.now(tz=UTC))
         return sign_extract(build_extract(self._party, run, entries, head, refs=refs, created_at=now), key)

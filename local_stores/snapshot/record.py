@@ -31,6 +31,7 @@ from local_stores.errors import ConfigError, PolicyViolation
 from local_stores.snapshot.contribution import Figures
 from mpc_ops.envelope.canonical import canonical_bytes
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey, Purpose
+from mpc_ops.envelope.schema import built
 from mpc_ops.federation.model import Owner
 from mpc_ops.ids import check_digest, check_name
 from mpc_ops.notices.model import SignOff
@@ -138,7 +139,7 @@ def read_contribution(state: State, of: ContributionId, committed: str) -> Contr
     """Return a kept record; raise ConfigError STATE_MISSING, CONTRIBUTION_INVALID."""
     data = state.require(f"{of.folder}/{check_digest(committed, 'commitment')}.json", limit_bytes=1 << 30)
     try:
-        record = msgspec.json.decode(data, type=Contribution, strict=True)
+        record = msgspec.json.decode(data, type=built(Contribution), strict=True)
     except msgspec.MsgspecError:
         record = None
     if record is None or record.commitment != committed:

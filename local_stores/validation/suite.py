@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from local_stores.errors import ConfigError
-from mpc_ops.envelope.schema import Model
+from mpc_ops.envelope.schema import Model, built
 from mpc_ops.federation.contract import Column, DatasetContract
 from mpc_ops.federation.loaded import read_file
 
@@ -113,6 +113,7 @@ def own_expectations(file: Path | None, contract: DatasetContract) -> list[Expec
     if file is None:
         return []
     try:
+        built(Expectation)
         found = msgspec.json.decode(read_file(file, limit_bytes=1 << 20), type=list[Expectation], strict=True)
     except msgspec.MsgspecError as error:
         place = str(error).partition(" - at ")[2] if isinstance(error, msgspec.ValidationError) else ""

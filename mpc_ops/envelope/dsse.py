@@ -15,6 +15,7 @@ import msgspec
 
 from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey, Purpose
+from mpc_ops.envelope.schema import built
 from mpc_ops.errors import ConfigError, EvidenceError
 from mpc_ops.ids import Digest
 
@@ -84,7 +85,7 @@ class Envelope:
                 got=f"{len(data)} bytes",
             )
         try:
-            wire = msgspec.json.decode(data, type=_Wire, strict=True)
+            wire = msgspec.json.decode(data, type=built(_Wire), strict=True)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ConfigError("ENVELOPE_INVALID", "bytes are not a DSSE envelope") from None
         if not 0 < len(wire.signatures) <= _MAX_SIGNATURES:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from mpc_ops.envelope.canonical import canonical_bytes, parse_canonical
 from mpc_ops.errors import ConfigError
 
-__all__ = ["Model", "decode", "encode", "from_plain", "to_plain"]
+__all__ = ["Model", "built", "decode", "encode", "from_plain", "to_plain"]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,6 +22,21 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 M = TypeVar("M")
 _LONGEST = 300
+_building = threading.Lock()
+_built: set[type] = set()
+
+
+def built(kind: type[M]) -> type[M]:
+    """Return `kind` once its decoding tables are complete; call it wherever a struct type is given to msgspec.
+
+    msgspec makes them when a type is first used and publishes them half-made: a second thread that decodes the same type
+    at that moment reads a null pointer, which ends the process (seen in a triggerer with several waiting tasks).
+    """
+    if kind not in _built:
+        with _building:
+            msgspec.json.Decoder(kind)
+            _built.add(kind)
+    return kind
 
 
 def to_plain(value: msgspec.Struct) -> dict[str, Any]:
@@ -32,7 +48,7 @@ def to_plain(value: msgspec.Struct) -> dict[str, Any]:
 def from_plain(value: Any, kind: type[M], *, what: str) -> M:
     """Convert a parsed JSON value into `kind`; raise ConfigError SCHEMA_INVALID naming the member, never its value."""
     try:
-        return msgspec.convert(value, type=kind, strict=True)
+        return msgspec.convert(value, type=built(kind), strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(
             "SCHEMA_INVALID", f"{what} does not have the form it must have", got=_without_value(error)

@@ -41,7 +41,7 @@ from msgspec import Meta
 from mpc_ops.envelope.canonical import sha256_hex
 from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import IdentityKey, Purpose
-from mpc_ops.envelope.schema import Model, encode, from_plain
+from mpc_ops.envelope.schema import Model, built, encode, from_plain
 from mpc_ops.errors import ConfigError
 from mpc_ops.federation.cards import Kind, PublicCard, load_card
 from mpc_ops.federation.contract import DatasetContract, Short
@@ -173,7 +173,7 @@ def add_directory(folder: Path, envelopes: Iterable[Envelope]) -> Federation:
     federation = Federation.load(folder)
     for envelope in envelopes:
         federation.with_directory([envelope])
-        entry = msgspec.json.decode(envelope.payload, type=DirectoryEntry)
+        entry = msgspec.json.decode(envelope.payload, type=built(DirectoryEntry))
         known = federation.directory.get(entry.party)
         if known is not None and known.version >= entry.version:
             if federation.envelopes[entry.party].payload == envelope.payload:

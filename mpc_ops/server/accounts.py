@@ -11,6 +11,7 @@ import msgspec
 
 import mpc_ops
 from mpc_ops.envelope.dsse import Envelope
+from mpc_ops.envelope.schema import built
 from mpc_ops.errors import ComityError, PeerProtocolError
 from mpc_ops.evidence.bundle import make_bundle, read_bundle
 from mpc_ops.evidence.ledger import MAX_EXTRACT_BYTES, LedgerExtract, verify_extract
@@ -110,7 +111,7 @@ class Accounts:
         self.send_copies()
 
     def _statement(self, found: Admission, state: SessionState, envelope: Envelope) -> Envelope:
-        extract = msgspec.json.decode(envelope.payload, type=LedgerExtract)
+        extract = msgspec.json.decode(envelope.payload, type=built(LedgerExtract))
         group = self._group_operators(found.run)
         receivers = [found.report.recipient] if state.kind == "group" else [r for r in group if r != self._context.id]
         rules = [decision.as_dict() for one in receivers for decision in self._admissions.decide(found, one)]

@@ -8,7 +8,7 @@ import msgspec
 
 from mpc_ops.envelope.canonical import sha256_hex
 from mpc_ops.envelope.dsse import Envelope
-from mpc_ops.envelope.schema import encode
+from mpc_ops.envelope.schema import built, encode
 from mpc_ops.errors import EvidenceError
 from mpc_ops.evidence.ledger import (
     MAX_EXTRACT_BYTES,
@@ -115,7 +115,7 @@ class Books:
     def entries(self, run: str) -> list[LedgerEntry]:
         """Return the entries of a run in order."""
         rows = self._store.rows("SELECT entry FROM ledger WHERE run = ? ORDER BY seq", run)
-        return [msgspec.json.decode(data, type=LedgerEntry) for (data,) in rows]
+        return [msgspec.json.decode(data, type=built(LedgerEntry)) for (data,) in rows]
 
     def flows(self, run: str) -> list[Flow]:
         """Return what travelled in a run, by peer and class."""
@@ -135,7 +135,7 @@ class Books:
             earlier = self._store.value("SELECT min(seq) FROM ledger WHERE ref = ? AND run IS NULL", ref)
             start = start if earlier is None else min(start, int(earlier))
         rows = self._store.rows("SELECT entry FROM ledger WHERE seq >= ? ORDER BY seq", start)
-        entries = [msgspec.json.decode(data, type=LedgerEntry) for (data,) in rows]
+        entries = [msgspec.json.decode(data, type=built(LedgerEntry)) for (data,) in rows]
         extract = build_extract(
             self._context.id, run, entries, self.head_at(start) or "", refs=refs, created_at=created_at
         )

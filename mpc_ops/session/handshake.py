@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from mpc_ops.envelope.schema import built
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 
 __all__ = [
@@ -78,7 +79,7 @@ def decode_seen(data: bytes) -> SeenOfPeer:
     """Parse a peer's hello part; raises PeerProtocolError MESSAGE_INVALID."""
     try:
         if len(data) <= _MAX_BYTES:
-            return msgspec.msgpack.decode(data, type=SeenOfPeer, strict=True)
+            return msgspec.msgpack.decode(data, type=built(SeenOfPeer), strict=True)
     except (msgspec.DecodeError, RecursionError):
         pass
     raise PeerProtocolError("MESSAGE_INVALID", "bytes are not a handshake record", got=f"{len(data)} bytes")

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from mpc_ops.envelope.canonical import canonical_bytes, parse_canonical
+from mpc_ops.envelope.schema import built
 from mpc_ops.errors import ConfigError, LocalProtocolError, StateError
 
 __all__ = ["Machine", "Rule", "StateLike", "from_json", "to_json"]
@@ -125,6 +126,6 @@ def from_json(cls: type[StructT], data: bytes) -> StructT:
         LocalProtocolError: STATE_INVALID if the bytes are not the canonical form of such a state.
     """
     try:
-        return msgspec.convert(parse_canonical(data, limit_bytes=_MAX_STATE_BYTES), type=cls, strict=True)
+        return msgspec.convert(parse_canonical(data, limit_bytes=_MAX_STATE_BYTES), type=built(cls), strict=True)
     except (msgspec.ValidationError, ConfigError):
         raise LocalProtocolError("STATE_INVALID", f"stored bytes are not a {cls.__name__}") from None
