@@ -156,7 +156,8 @@ def _flow_row(found: Assessment, book: FactBook, ends: str, kind: str, group: li
             "decision": decision + (f"; {note}" if note else ""),
         },
         source="transfer logs of both ends; rule packs in the calculation plan",
-        stable=f"{ends}, {CLASS_WORDS.get(kind, kind)}: {decision}",
+        # Who relays control data differs from run to run, and with it whose rules are asked; the outcome does not.
+        stable=f"{ends}, {CLASS_WORDS.get(kind, kind)}: {' / '.join(effects) if kind in CONTROL_CLASSES else decision}",
     )
 
 
