@@ -50,8 +50,14 @@ def _home(args: argparse.Namespace) -> int:
     return 0
 
 
+def _prepare_new(args: argparse.Namespace) -> None:
+    # A home keeps the settings that it was made with; the command `home` writes the usual ones again.
+    if not (args.home / "airflow.cfg").exists():
+        prepare_home(args.home, args.site)
+
+
 def _test(args: argparse.Namespace) -> int:
-    prepare_home(args.home, args.site)
+    _prepare_new(args)
     runs = [(dag_id, period) for dag_id, _, period in (run.rpartition(":") for run in args.runs)]
     failed = False
     for result in run_dag_tests(args.home, args.site, runs, on_task=_event_writer(args.events)):
@@ -72,7 +78,7 @@ def _event_writer(path: Path | None) -> Callable[[dict[str, Any]], None] | None:
 
 
 def _up(args: argparse.Namespace) -> int:
-    prepare_home(args.home, args.site)
+    _prepare_new(args)
     stack = start_stack(args.home, args.site, port=args.port)
     print(f"{stack.url}  user {USER}, password in {args.home / 'passwords.json'}")
     return 0

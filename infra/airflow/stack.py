@@ -31,6 +31,10 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
+# Tasks report to the API server: one that a scheduler starts before that answers is lost and tried again.
+_FIRST = ("api-server", "dag-processor")
+_SECOND = ("scheduler", "triggerer")
+_HEALTH = ("api-server", "scheduler", "triggerer", "dag-processor")
 _STATE = "stack.json"
 _HEALTH_PAUSE_S = 0.5
 _STOP_S = 10.0
@@ -95,20 +99,32 @@ def start_stack(
     full = _environment(home, site_toml, port or _free_port(), env or {})
     subprocess.run([*connect, "--home", str(home), "--site", str(site_toml)], env=full, check=True)
     (home / "logs").mkdir(exist_ok=True)
-    pids: dict[str, int] = {}
-    group = 0
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        for component in COMPONENTS:
-            started[component] = _spawn(home, component, full, group)
-            group = group or started[component].pid
-            pids[component] = started[component].pid
-        stack = Stack(str(home), str(site_toml.resolve()), int(full["AIRFLOW__API__PORT"]), group, pids)
-        (home / _STATE).write_text(json.dumps(asdict(stack)))
-        _wait_healthy(stack, started, timeout_s)
+        stack = _spawn_all(home, site_toml, full, started, _FIRST)
+        _wait(stack, started, ("api-server",), timeout_s)
+        stack = _spawn_all(home, site_toml, full, started, _SECOND)
+        _wait(stack, started, _HEALTH, timeout_s)
     except BaseException:
         stop_stack(home)
         raise
+    return stack
+
+
+def _spawn_all(
+    home: Path,
+    site_toml: Path,
+    env: Mapping[str, str],
+    started: dict[str, subprocess.Popen[bytes]],
+    components: Iterable[str],
+) -> Stack:
+    for component in components:
+        group = next((process.pid for process in started.values()), 0)
+        started[component] = _spawn(home, component, env, group)
+    pids = {component: process.pid for component, process in started.items()}
+    port, group = int(env["AIRFLOW__API__PORT"]), next(iter(pids.values()))
+    stack = Stack(str(home), str(site_toml.resolve()), port, group, pids)
+    (home / _STATE).write_text(json.dumps(asdict(stack)))
     return stack
 
 
@@ -146,31 +162,34 @@ def _spawn(home: Path, component: str, env: Mapping[str, str], group: int) -> su
     return process
 
 
-def _wait_healthy(stack: Stack, started: Mapping[str, subprocess.Popen[bytes]], timeout_s: float) -> None:
+def _wait(
+    stack: Stack, started: Mapping[str, subprocess.Popen[bytes]], components: Iterable[str], timeout_s: float
+) -> None:
+    """Wait until these components are healthy; `started` are those that must not end."""
     end = time.monotonic() + timeout_s
-    waiting: Iterable[str] = ("api-server",)
+    waiting = set(components)
     while time.monotonic() < end:
         for component, process in started.items():
             if process.poll() is not None:
                 raise SiteError(f"{component} ended with {process.returncode}; see {stack.log_of(component)}")
-        waiting = _unhealthy(stack)
+        waiting = _unhealthy(stack) & set(components)
         if not waiting:
             return
         time.sleep(_HEALTH_PAUSE_S)
-    raise SiteError(f"not healthy after {timeout_s:.0f} s: {', '.join(waiting)}; see {stack.home}/logs")
+    raise SiteError(f"not healthy after {timeout_s:.0f} s: {', '.join(sorted(waiting))}; see {stack.home}/logs")
 
 
-def _unhealthy(stack: Stack) -> list[str]:
+def _unhealthy(stack: Stack) -> set[str]:
     # http.client, because urllib would ask a configured proxy for a loopback address.
     connection = http.client.HTTPConnection(LOOPBACK, stack.port, timeout=5)
     try:
         connection.request("GET", "/api/v2/monitor/health")
         health: dict[str, Any] = json.load(connection.getresponse())
     except (http.client.HTTPException, OSError, ValueError):
-        return ["api-server"]
+        return set(_HEALTH)
     finally:
         connection.close()
-    return [name for name in ("scheduler", "triggerer", "dag_processor") if health[name].get("status") != "healthy"]
+    return {name for name in _HEALTH[1:] if health[name.replace("-", "_")].get("status") != "healthy"}
 
 
 def processes_of(home: Path) -> list[int]:
