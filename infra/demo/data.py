@@ -17,6 +17,7 @@ Run `python infra/demo/data.py FOLDER` to write the eight stores below FOLDER. T
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -217,8 +218,12 @@ def prepare(folder: Path, cache: Path) -> list[Store]:
     """
     key = _content_key()
     ready = cache / key
-    if not (ready / "complete").exists():
-        _generate(ready)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        # Tests run in several processes: one of them generates, the others wait for it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (ready / "complete").exists():
+            _generate(ready)
     stores = []
     for entity in ENTITIES:
         home = folder / entity.name
