@@ -38,6 +38,7 @@ __all__ = ["ApiClient", "GroupClients", "Reply"]
 
 MAX_JSON_BYTES = 16 << 20
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{2,60}")
+_MORE = ("expected", "got", "hint")
 _LINE = re.compile(r"[^\x20-\x7e\u00a0-\uffff]")
 _NOT_YET = frozenset({404, 425, 429, 503})
 
@@ -177,15 +178,15 @@ class ApiClient:
         )
 
     def _error(self, status: int, body: bytes, path: str) -> ComityError:
-        code, what, ids = _said(body)
+        code, what, ids, more = _said(body)
         ids = {**ids, "party": self.operator}
         if status in _NOT_YET or status >= 500:
             kind: type[ComityError] = NotYet if status in _NOT_YET else PeerUnavailable
-            return kind(code or "API_UNAVAILABLE", what or f"a group operator answers {status}", ids=ids)
+            return kind(code or "API_UNAVAILABLE", what or f"a group operator answers {status}", ids=ids, **more)
         if status == 409:
-            return StateError(code or "STATE", what or "not allowed in this state", ids=ids)
+            return StateError(code or "STATE", what or "not allowed in this state", ids=ids, **more)
         if status == 422:
-            return PolicyViolation(code or "INVALID", what or "the operator does not accept it", ids=ids)
+            return PolicyViolation(code or "INVALID", what or "the operator does not accept it", ids=ids, **more)
         return PeerProtocolError(
             code or "API_INVALID", what or f"a group operator answers {status}", ids={**ids, "path": path[:60]}
         )
@@ -198,14 +199,14 @@ def _tls_of(response: httpx.Response) -> ssl.SSLSocket:
     return found
 
 
-def _said(body: bytes) -> tuple[str, str, dict[str, object]]:
-    """Return (code, sentence, ids) of an error body as far as they have the form they must have."""
+def _said(body: bytes) -> tuple[str, str, dict[str, object], dict[str, str]]:
+    """Return (code, sentence, ids, expected/got/hint) of an error body as far as they have the form they must have."""
     try:
         value = json.loads(body[: 1 << 16])
     except (ValueError, RecursionError):
-        return "", "", {}
+        value = None
     if not isinstance(value, dict):
-        return "", "", {}
+        return "", "", {}, {}
     code = value.get("code")
     what = value.get("what")
     ids = value.get("ids")
@@ -213,10 +214,12 @@ def _said(body: bytes) -> tuple[str, str, dict[str, object]]:
         str(name)[:40]: _LINE.sub(" ", str(text))[:100]
         for name, text in (list(ids.items())[:12] if isinstance(ids, dict) else ())
     }
+    more = {name: _LINE.sub(" ", value[name])[:200] for name in _MORE if isinstance(value.get(name), str)}
     return (
         code if isinstance(code, str) and _CODE.fullmatch(code) else "",
         _LINE.sub(" ", what)[:400] if isinstance(what, str) else "",
         dict(known),
+        more,
     )
 
 

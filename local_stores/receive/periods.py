@@ -13,7 +13,7 @@ from mpc_ops.evidence.status import OwnerStatus, PeriodStatus, RunStatus
 __all__ = ["merged_period", "run_answers"]
 
 M = TypeVar("M", bound=Model)
-_ORDER = ("EXPECTED", "RECEIVED", "REJECTED", "AGREED", "DISPUTED")
+_ORDER = ("EXPECTED", "RECEIVED", "REJECTED", "AGREED", "DISPUTED", "WITHDRAWN")
 
 
 def _strict(value: object, kind: type[M], client: ApiClient, what: str) -> M:

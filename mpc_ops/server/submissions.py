@@ -196,6 +196,8 @@ class Submissions:
         disputed = next((item for item in refused if item.pair), None)
         code = (disputed or refused[0]).code if refused and not agreed else None
         state = "AGREED" if agreed else "DISPUTED" if disputed else "REJECTED" if refused else "RECEIVED"
+        if self._withdrew(report.digest, owner, content.created_at):
+            state, code, disputed = "WITHDRAWN", None, None
         return {
             "state": state,
             "filing": newest.digest,
@@ -205,6 +207,14 @@ class Submissions:
             "code": code,
             "pair": list(disputed.pair) if disputed and not agreed else [],
         }
+
+    def _withdrew(self, plan: str, owner: str, filed_at: str) -> bool:
+        """Whether an owner took its approval back after it filed, or before and gave no new one."""
+        found = self._book.find("withdrawal", plan=plan, about=owner)
+        withdrawn = max((signed.expect(model.Withdrawal).created_at for signed in found), default="")
+        found = self._book.find("approval", plan=plan, about=owner) if withdrawn else []
+        approved = max((signed.expect(model.Approval).created_at for signed in found), default="")
+        return bool(withdrawn) and (withdrawn >= filed_at or withdrawn >= approved)
 
     def _run_of(self, plan: str, period: str, edition: int) -> str | None:
         runs = [run_id_of(signed) for signed in self._book.find("manifest", plan=plan, period=period, edition=edition)]

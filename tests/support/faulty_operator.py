@@ -1,0 +1,100 @@
+"""An operator process with a fault, for tests only: `python -m tests.support.faulty_operator --home DIR FAULT...`.
+
+Faults are put into this process from outside; the product has no switch for them.
+
+```
+component        adds one to a value of a component that it opened from a part
+crossing         flips a bit in the re-shared sub-shares for the second group operator
+result           flips a bit in its result part
+careless         runs whatever manifest it is given: no approvals, no rules, no owners are checked
+clock=SECONDS    its clock is wrong by so much
+```
+"""
+
+# ruff: noqa: PLC0415 - the clock must be wrong before anything binds it
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def _clock(seconds: float) -> None:
+    """Must come before anything else of Comity is imported: defaults bind the clock."""
+    true = time.time
+    time.time = lambda: true() + seconds
+
+
+def _component() -> None:
+    from mpc_ops.server.filings import Filings
+    from mpc_ops.sharing import Component
+
+    true = Filings.payload
+
+    def payload(self: Filings, signed: Any) -> Any:
+        part = true(self, signed)
+        if part is None:
+            return None
+        vector = part.second.expand(part.lanes).copy()
+        vector[3] += 1
+        return replace(part, second=Component(explicit=vector))
+
+    Filings.payload = payload
+
+
+def _crossing() -> None:
+    from mpc_ops.server.stage_region import RegionStages
+
+    true = RegionStages.keep
+
+    def keep(self: RegionStages, found: Any, state: Any, output: Any) -> None:
+        bodies = [bytearray(body) for body in output.crossings]
+        bodies[1][60] ^= 1
+        true(self, found, state, replace(output, crossings=tuple(bytes(body) for body in bodies)))
+
+    RegionStages.keep = keep
+
+
+def _result() -> None:
+    from mpc_ops.server.stage_group import GroupStages
+
+    true = GroupStages.keep
+
+    def keep(self: GroupStages, found: Any, state: Any, output: Any) -> None:
+        part = bytearray(output.part)
+        part[-1] ^= 1
+        true(self, found, state, replace(output, part=bytes(part)))
+
+    GroupStages.keep = keep
+
+
+def _careless() -> None:
+    from mpc_ops.server.admission import Admissions
+
+    def check(self: Admissions, run: str, signed: Any = None) -> Any:
+        return self.look(run, signed)
+
+    Admissions.check = check
+
+
+_FAULTS = {"component": _component, "crossing": _crossing, "result": _result, "careless": _careless}
+
+
+def main() -> int:
+    home, faults = Path(sys.argv[2]), sys.argv[3:]
+    for fault in faults:
+        name, _, value = fault.partition("=")
+        if name == "clock":
+            _clock(float(value))
+    for fault in faults:
+        if fault in _FAULTS:
+            _FAULTS[fault]()
+    from mpc_ops.server.app import run_operator
+
+    return run_operator(home)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
