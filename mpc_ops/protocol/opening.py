@@ -1,0 +1,128 @@
+"""Openings of an active session: only with a barrier's token, value and digest in the same round.
+
+The component that position i lacks is held by i - 1 (its first) and i + 1 (its second). One sends it, the other sends its
+SHA-256 in the same round, so neither can wait for the other and no later check is needed. The digest tells the receiver
+nothing that the value does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.shares import BooleanShare, PassiveBooleanShare, RingShare, check_owner
+from mpc_ops.protocol.stage import ActiveStage, BarrierToken, ComputeStage, PassiveStage
+from mpc_ops.randomness import encode_context
+from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
+from mpc_ops.ring.planes import from_planes
+
+__all__ = ["Openable", "open_passive", "open_to", "open_to_all"]
+
+Openable: TypeAlias = BooleanShare | RingShare
+_DIGEST_BYTES = 32
+
+
+def open_to_all(stage: ActiveStage, token: BarrierToken, shares: Sequence[Openable]) -> Steps[list[RingArray]]:
+    """Open shares to all three parties and close the stage.
+
+    Rounds: 1. Bytes per party: 8 x words + 32, where a Boolean share has width x ceil(n/64) words and a ring share n.
+
+    Args:
+        stage: the stage whose barrier gave the token.
+        token: spent by this call.
+        shares: what is opened; Boolean values come back as values of `width` bits, shape (n,).
+
+    Security: malicious with abort; every component comes from one holder and its digest from the other.
+    Leakage: the opened values, to all.
+
+    Raises:
+        LocalProtocolError: BARRIER_MISSING, SHARE_FOREIGN.
+        Abort: OPENING_MISMATCH, naming the pair that holds the component.
+        PeerProtocolError: LENGTH_INVALID.
+    """
+    result = yield from _open(stage, token, shares, receivers=(0, 1, 2))
+    if result is None:  # pragma: no cover - every position is a receiver
+        raise LocalProtocolError("BARRIER_MISSING", "nothing was opened", ids=stage.ids())
+    return result
+
+
+def open_to(
+    stage: ActiveStage, token: BarrierToken, party: int, shares: Sequence[Openable]
+) -> Steps[list[RingArray] | None]:
+    """Open shares to one position; the others get None. Closes the stage.
+
+    Rounds: 1. Bytes: 8 x words by position `party - 1`, 32 by `party + 1`, none by `party`.
+    Security, errors: as `open_to_all`. Leakage: the opened values, to `party` only.
+    """
+    result = yield from _open(stage, token, shares, receivers=(party,))
+    return result
+
+
+def _digest(stage: ComputeStage, body: bytes) -> bytes:
+    return hashlib.sha256(encode_context(*stage.terms.context(stage.name), "open", len(body)) + body).digest()
+
+
+def _open(
+    stage: ActiveStage, token: BarrierToken, shares: Sequence[Openable], receivers: tuple[int, ...]
+) -> Steps[list[RingArray] | None]:
+    for share in shares:
+        check_owner(stage, share)
+    if any(receiver not in (0, 1, 2) for receiver in receivers):
+        raise LocalProtocolError("PARTY_INVALID", "a position is 0, 1 or 2", ids=stage.ids())
+    stage.spend(token)
+    held = [share.words() for share in shares]
+    first = b"".join(to_bytes(words[0]) for words in held)
+    second = b"".join(to_bytes(words[1]) for words in held)
+    size = len(first)
+    party, before, after = stage.party, (stage.party - 1) % 3, (stage.party + 1) % 3
+    mine = party in receivers and size > 0
+    inbound = yield from stage.exchange(
+        "open",
+        to_next=first if after in receivers else b"",
+        to_prev=_digest(stage, second) if before in receivers and size else b"",
+        expect_prev=size if mine else 0,
+        expect_next=_DIGEST_BYTES if mine else 0,
+    )
+    if party not in receivers:
+        return None
+    if mine and not hmac.compare_digest(_digest(stage, inbound.from_prev), inbound.from_next):
+        raise Abort(
+            "OPENING_MISMATCH",
+            "the two holders of a component opened different ones",
+            ids={**stage.ids(), "component": (party + 2) % 3, "pair": stage.pair(before, after)},
+            hint="One of the two altered it; the value is not used",
+        )
+    return _values(shares, [len(words[0]) for words in held], inbound.from_prev)
+
+
+def _values(shares: Sequence[Openable | PassiveBooleanShare], lengths: Sequence[int], third: bytes) -> list[RingArray]:
+    out, place = [], 0
+    for share, words in zip(shares, lengths, strict=True):
+        values = share.combine(from_bytes(third[place : place + words * LANE_BYTES], words))
+        place += words * LANE_BYTES
+        out.append(values if isinstance(share, RingShare) else _plain(share, values))
+    return out
+
+
+def _plain(share: BooleanShare | PassiveBooleanShare, words: RingArray) -> RingArray:
+    return from_planes(words.reshape(share.width, -1), share.count)
+
+
+def open_passive(stage: PassiveStage, shares: Sequence[PassiveBooleanShare]) -> Steps[list[RingArray]]:
+    """Open shares of a passive session to all; nothing is checked.
+
+    Rounds: 1. Bytes per party: 8 x words. Security: semi-honest only. Leakage: the opened values, to all.
+
+    Raises:
+        LocalProtocolError: SHARE_FOREIGN, for instance for a share of an active session.
+    """
+    for share in shares:
+        check_owner(stage, share)
+    held = [share.words() for share in shares]
+    first = b"".join(to_bytes(words[0]) for words in held)
+    inbound = yield from stage.exchange("open", to_next=first, expect_prev=len(first))
+    return _values(shares, [len(words[0]) for words in held], inbound.from_prev)

@@ -1,0 +1,230 @@
+"""Share types of the two kinds of session. A share knows its position and session; mixing any two raises.
+
+`BooleanShare` and `RingShare` belong to an active session: only local operations and the operations that log gates accept
+them, and they are opened by mpc_ops.protocol.opening with a barrier's token. `PassiveBooleanShare` belongs to a passive
+session; the two have no common operation that would lead from one to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
+
+import numpy as np
+
+from mpc_ops.errors import LocalProtocolError
+from mpc_ops.protocol.stage import ActiveStage, ComputeStage, PassiveStage
+from mpc_ops.ring import RingArray, add, check_ring, negate, sub, zeros
+from mpc_ops.ring.planes import PlaneArray, check_planes, clear_tail
+from mpc_ops.sharing import held_by
+
+__all__ = [
+    "BooleanPlanes",
+    "BooleanShare",
+    "PassiveBooleanShare",
+    "RingShare",
+    "check_owner",
+    "concat",
+    "invert",
+    "public_like",
+    "ring_zero",
+    "xor",
+    "xor_public",
+]
+
+B = TypeVar("B", bound="BooleanPlanes")
+
+
+@dataclass(frozen=True, slots=True)
+class BooleanPlanes:
+    """What a position holds of `count` values of `width` bits, shared by XOR: components `party` and `party + 1`.
+
+    Use one of the two subclasses. Arrays are never changed after they are in a share.
+
+    Attributes:
+        session: session id that it belongs to.
+        party: position.
+        count: number of values.
+        first: planes of component `party`, shape (width, ceil(count / 64)).
+        second: planes of component `party + 1`.
+    """
+
+    session: str
+    party: int
+    count: int
+    first: PlaneArray
+    second: PlaneArray
+
+    def __post_init__(self) -> None:
+        held_by(self.party)
+        if type(self) is BooleanPlanes:
+            raise LocalProtocolError("SHARE_FOREIGN", "a share is active or passive")
+        check_planes(self.second, check_planes(self.first, count=self.count).shape[0], self.count)
+
+    @property
+    def width(self) -> int:
+        """Bits per value."""
+        return int(self.first.shape[0])
+
+    def __getitem__(self, planes: slice) -> Self:
+        """Return some planes as a share, sharing memory; the step must be 1."""
+        return replace(self, first=self.first[planes], second=self.second[planes])
+
+    def plane(self, bit: int) -> Self:
+        """Return one plane as a share of width 1."""
+        if not 0 <= bit < self.width:
+            raise LocalProtocolError("PLANES_INVALID", "a plane is out of range", got=bit)
+        return self[bit : bit + 1]
+
+    def words(self) -> tuple[RingArray, RingArray]:
+        """Return both components for an opening, flat and with a zero tail."""
+        return clear_tail(self.first, self.count).reshape(-1), clear_tail(self.second, self.count).reshape(-1)
+
+    def combine(self, third: RingArray) -> RingArray:
+        """Return the value's planes, flat, from the component that this position lacks."""
+        first, second = self.words()
+        return np.asarray(first ^ second ^ third, dtype=np.uint64)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(party={self.party}, count={self.count}, width={self.width}, <redacted>)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BooleanShare(BooleanPlanes):
+    """A Boolean share of an active session."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PassiveBooleanShare(BooleanPlanes):
+    """A Boolean share of a passive session."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingShare:
+    """What a position of an active session holds of a vector over Z_2^64: components `party` and `party + 1`.
+
+    Attributes:
+        session: session id that it belongs to.
+        party: position.
+        first: component `party`, shape (n,).
+        second: component `party + 1`, shape (n,).
+    """
+
+    session: str
+    party: int
+    first: RingArray
+    second: RingArray
+
+    def __post_init__(self) -> None:
+        held_by(self.party)
+        check_ring(self.second, len(check_ring(self.first)))
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return len(self.first)
+
+    def words(self) -> tuple[RingArray, RingArray]:
+        """Return both components for an opening."""
+        return self.first, self.second
+
+    def combine(self, third: RingArray) -> RingArray:
+        """Return the value from the component that this position lacks."""
+        return add(add(self.first, self.second), third)
+
+    def plus(self, other: RingShare) -> RingShare:
+        """Return the share of x + y; no message."""
+        _same(self, other)
+        return replace(self, first=add(self.first, other.first), second=add(self.second, other.second))
+
+    def minus(self, other: RingShare) -> RingShare:
+        """Return the share of x - y; no message."""
+        _same(self, other)
+        return replace(self, first=sub(self.first, other.first), second=sub(self.second, other.second))
+
+    def negated(self) -> RingShare:
+        """Return the share of -x; no message."""
+        return replace(self, first=negate(self.first), second=negate(self.second))
+
+    def plus_public(self, values: RingArray) -> RingShare:
+        """Return the share of x + c for a public vector c; no message (component 0 takes it)."""
+        check_ring(values, self.count)
+        first = add(self.first, values) if self.party == 0 else self.first
+        second = add(self.second, values) if self.party == 2 else self.second
+        return replace(self, first=first, second=second)
+
+    def __repr__(self) -> str:
+        return f"RingShare(party={self.party}, count={self.count}, <redacted>)"
+
+
+def _same(left: BooleanPlanes | RingShare, right: BooleanPlanes | RingShare) -> None:
+    if type(left) is not type(right) or (left.session, left.party) != (right.session, right.party):
+        raise LocalProtocolError("SHARE_FOREIGN", "shares of different kinds, sessions or positions were mixed")
+    if left.count != right.count:
+        raise LocalProtocolError("PLANES_INVALID", "shares of different lengths", expected=left.count, got=right.count)
+
+
+def check_owner(stage: ComputeStage, share: object) -> None:
+    """Refuse a share that does not belong to this kind of stage, session and position.
+
+    Raises:
+        LocalProtocolError: SHARE_FOREIGN.
+    """
+    wanted: tuple[type, ...] = ()
+    if isinstance(stage, ActiveStage):
+        wanted = (BooleanShare, RingShare)
+    elif isinstance(stage, PassiveStage):
+        wanted = (PassiveBooleanShare,)
+    if (
+        type(share) not in wanted
+        or not isinstance(share, BooleanPlanes | RingShare)
+        or (share.session, share.party) != (stage.terms.sid, stage.party)
+    ):
+        raise LocalProtocolError("SHARE_FOREIGN", "a share of another kind, session or position", ids=stage.ids())
+
+
+def xor(left: B, right: B) -> B:
+    """Return the share of x ^ y (same width); no message."""
+    _same(left, right)
+    if left.width != right.width:
+        raise LocalProtocolError("PLANES_INVALID", "shares of different widths", expected=left.width, got=right.width)
+    return replace(left, first=left.first ^ right.first, second=left.second ^ right.second)
+
+
+def xor_public(share: B, planes: PlaneArray) -> B:
+    """Return the share of x ^ c for public planes c; no message (component 0 takes it)."""
+    check_planes(planes, share.width, share.count)
+    first = share.first ^ planes if share.party == 0 else share.first
+    second = share.second ^ planes if share.party == 2 else share.second
+    return replace(share, first=first, second=second)
+
+
+def invert(share: B) -> B:
+    """Return the share of NOT x; no message."""
+    ones = np.full(share.first.shape, 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
+    return xor_public(share, ones)
+
+
+def public_like(share: B, planes: PlaneArray) -> B:
+    """Return a share of public planes for as many values as `share` has; no message."""
+    empty = np.zeros(check_planes(planes, count=share.count).shape, dtype=np.uint64)
+    return xor_public(replace(share, first=empty, second=empty), planes)
+
+
+def concat(parts: Sequence[B]) -> B:
+    """Return all planes of several shares as one share, the first part lowest; no message."""
+    if not parts:
+        raise LocalProtocolError("PLANES_INVALID", "nothing to put together")
+    for part in parts[1:]:
+        _same(parts[0], part)
+    return replace(
+        parts[0],
+        first=np.concatenate([part.first for part in parts]),
+        second=np.concatenate([part.second for part in parts]),
+    )
+
+
+def ring_zero(stage: ActiveStage, count: int) -> RingShare:
+    """Return the share of the public vector 0."""
+    return RingShare(stage.terms.sid, stage.party, zeros(count), zeros(count))
