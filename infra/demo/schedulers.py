@@ -32,7 +32,7 @@ SCHEDULER_SETTINGS: Mapping[str, Mapping[str, object]] = {
     "triggerer": {"triggerer_health_check_threshold": 180, "runner_health_check_threshold": 180},
     "dag_processor": {
         "parsing_processes": 1,
-        "min_file_process_interval": 300,
+        "min_file_process_interval": 60,
         "stale_dag_threshold": 600,
         "dag_file_processor_timeout": 240,
         "health_check_threshold": 180,

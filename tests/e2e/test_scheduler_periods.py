@@ -16,7 +16,13 @@ from infra.airflow.stack import processes_of, start_component, start_stack, stop
 from tests.support import airflow_env, fake_steps
 from tests.support.airflow_api import Api, wait_for
 
-pytestmark = [pytest.mark.scheduler, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.scheduler,
+    pytest.mark.xdist_group("scheduler"),
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+]
 
 PLAIN, WAITING, TRANSIENT, TERMINAL, KILLED, CLOSED = MONTHS = [f"2025-0{month}" for month in range(1, 7)]
 OWNER = "de-nord"

@@ -15,7 +15,13 @@ from infra.airflow.rest import Rest
 from infra.airflow.stack import Stack, processes_of
 from infra.demo.background import Background
 
-pytestmark = [pytest.mark.scheduler, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.scheduler,
+    pytest.mark.xdist_group("scheduler"),
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNERS = ("de-nord", "de-sued", "de-west")
