@@ -9,10 +9,10 @@ from typing import Any
 
 from local_stores.closing.desk import Desk, Report, open_desk
 from local_stores.config.site import Site
-from local_stores.errors import NotYet, PolicyViolation, UsageError
+from local_stores.errors import ComityError, NotYet, PolicyViolation, UsageError
 from local_stores.receive.client import GroupClients
 from local_stores.receive.periods import merged_period, run_answers
-from local_stores.receive.runs import live_manifest, save_manifest
+from local_stores.receive.runs import live_manifest, refuse_manifest, save_manifest
 from mpc_ops.evidence.status import PeriodStatus
 from mpc_ops.ids import check_period
 from mpc_ops.notices.model import Manifest
@@ -129,8 +129,8 @@ def close(
 ) -> dict[str, Any]:
     """Sign the manifest of a period and hand it to the operators: the run starts with it.
 
-    Repeating it posts the live manifest again, unchanged. After a run that failed, was refused or cancelled a new one is
-    signed over what is submitted now.
+    Repeating it posts the live manifest again, unchanged. After a run that failed, was refused or cancelled, and where no
+    operator took the manifest, a new one is signed over what is submitted now.
 
     Args:
         site: the recipient's site.
@@ -156,8 +156,20 @@ def close(
         manifest = save_manifest(site.state, sign_notice(notice, desk.home.identity()), site.federation_dir)
     run = run_id_of(manifest)
     desk.log.state(run, "CLOSED")
-    desk.hand_over(manifest, found.group, run=run)
+    try:
+        desk.hand_over(manifest, found.group, run=run)
+    except ComityError as error:
+        if not error.transient and _nobody_has(desk, found, run):
+            refuse_manifest(site.state, manifest, error.code)
+        raise
     return _closed(report, manifest, run)
+
+
+def _nobody_has(desk: Desk, found: Report, run: str) -> bool:
+    """Whether every operator says that it has no manifest of a run."""
+    with desk.clients(found.group) as clients:
+        answers, errors = run_answers(clients, run)
+    return not answers and all(error.code == "RUN_UNKNOWN" for error in errors.values())
 
 
 def _closed(report: str, manifest: SignedNotice, run: str) -> dict[str, Any]:

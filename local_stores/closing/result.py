@@ -18,7 +18,7 @@ from local_stores.receive.periods import run_answers
 from mpc_ops.evidence.bundle import MAX_BUNDLE_BYTES, read_bundle
 from mpc_ops.evidence.checks import assess
 from mpc_ops.evidence.material import RunEvidence
-from mpc_ops.evidence.status import RunStatus
+from mpc_ops.evidence.status import RunStatus, first_cause
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.model import Ack, Manifest, ResultCommitment, State
 from mpc_ops.notices.signed import parse_notice, sign_notice, utc_text
@@ -126,10 +126,9 @@ def _require_statements(desk: Desk, run_id: str, answers: Mapping[str, RunStatus
 def _raise_if_ended(desk: Desk, run_id: str) -> None:
     """Raise what signed states say; nothing if no operator signed that the run ended."""
     evidence = own_evidence(desk, run_id)
-    ended = sorted((s for s in evidence.of(State) if s.state in _ENDED), key=lambda s: (s.created_at, s.operator))
-    if not ended:
+    first = first_cause(evidence.of(State))
+    if first is None:
         return
-    first = ended[0]
     desk.log.state(run_id, first.state)
     folder = write_evidence(desk, run_id)
     who = {"run": run_id[:12], "party": first.operator, "cluster": first.cluster}

@@ -21,6 +21,7 @@ from mpc_ops.evidence.bundle import MAX_BUNDLE_BYTES, EvidenceBundle, read_bundl
 from mpc_ops.evidence.ledger import MAX_EXTRACT_BYTES
 from mpc_ops.evidence.material import RunEvidence, gather
 from mpc_ops.evidence.statement import closing_digest, closing_payload
+from mpc_ops.evidence.status import first_cause
 from mpc_ops.notices.model import Manifest, Outcome, State
 from mpc_ops.notices.signed import SignedNotice, parse_notice, run_id_of, sign_notice, utc_text
 
@@ -130,8 +131,7 @@ def _run_of(one: Who, take: Take) -> _Run | None:
     manifest = max(found, key=lambda item: item[:2])[2]
     run = run_id_of(manifest)
     states = [state for _, state in one.mirror.of(State) if state.run == run]
-    ended = sorted((s for s in states if s.state != "COMMITTED"), key=lambda s: (not s.pair, s.created_at))
-    return _Run(manifest, run, ended[0] if ended else None)
+    return _Run(manifest, run, first_cause(states))
 
 
 def _closing(one: Who, run: _Run) -> str | None:

@@ -1,7 +1,8 @@
 """What the recipient keeps of a run under the site's state, and the run's evidence as put together from all operators.
 
 ```
-group/periods/<plan>/<period>/<edition>/<n>.dsse   manifests in order; the last one is the live one
+group/periods/<plan>/<period>/<edition>/<n>.dsse   manifests in order; the last one is the live one,
+                                        <n>.refused  unless every operator refused it
 group/reference/<period>/<version>.dsse            reference data that was handed over
 group/runs/<run>/manifest.dsse                      with federation/..., as at the close
 group/runs/<run>/parts/<operator>                   sealed result parts
@@ -31,7 +32,7 @@ from mpc_ops.federation.loaded import Federation
 from mpc_ops.notices.model import Manifest
 from mpc_ops.notices.signed import SignedNotice, parse_notice, run_id_of, verify_notice
 
-__all__ = ["RunFiles", "live_manifest", "save_manifest"]
+__all__ = ["RunFiles", "live_manifest", "refuse_manifest", "save_manifest"]
 
 _ROOT = "group"
 
@@ -41,10 +42,22 @@ def _editions(plan: str, period: str, edition: int) -> str:
 
 
 def live_manifest(state: State, plan: str, period: str, edition: int) -> SignedNotice | None:
-    """Return the last manifest that was signed for an edition, None if there is none."""
+    """Return the last manifest that was signed for an edition, None if there is none or every operator refused it."""
     folder = _editions(plan, period, edition)
-    names = sorted((name for name in state.names(folder) if name.endswith(".dsse")), key=_number)
-    return parse_notice(state.require(f"{folder}/{names[-1]}")) if names else None
+    names = state.names(folder)
+    number = max((_number(name) for name in names), default=0)
+    if number < 1 or f"{number}.refused" in names:
+        return None
+    return parse_notice(state.require(f"{folder}/{number}.dsse"))
+
+
+def refuse_manifest(state: State, signed: SignedNotice, code: str) -> None:
+    """Remember that no operator took the live manifest: the next close signs a new one over what is there then."""
+    close = signed.expect(Manifest)
+    folder = _editions(close.plan, close.period, close.edition)
+    number = max(_number(name) for name in state.names(folder))
+    if parse_notice(state.require(f"{folder}/{number}.dsse")).digest == signed.digest:
+        state.write(f"{folder}/{number}.refused", code.encode("ascii"))
 
 
 def _number(name: str) -> int:

@@ -6,6 +6,7 @@ an ended run is believed from signed `state` notices, a filing from the signatur
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,9 +14,11 @@ from msgspec import Meta
 
 from mpc_ops.envelope.schema import Model
 from mpc_ops.federation.model import DigestText, Name, UtcText
-from mpc_ops.notices.model import Code, PeriodText
+from mpc_ops.notices.model import Code, PeriodText, State
 
-__all__ = ["OwnerStatus", "PeriodStatus", "RunStatus", "SessionStatus", "Stall"]
+__all__ = ["OwnerStatus", "PeriodStatus", "RunStatus", "SessionStatus", "Stall", "first_cause"]
+
+_CONSEQUENCES = frozenset({"REGION_FAILED", "GROUP_FAILED"})
 
 Word = Annotated[str, Meta(pattern="^[A-Z]{3,20}$")]
 Line = Annotated[str, Meta(max_length=200)]
@@ -27,7 +30,8 @@ class OwnerStatus(Model, frozen=True, kw_only=True):
 
     Attributes:
         state: `EXPECTED` nothing came; `RECEIVED` receipts are missing; `AGREED` all three receipts; `REJECTED` or
-            `DISPUTED` with `code`, and the `pair` that a dispute names; `WITHDRAWN` what came is erased: no run includes it.
+            `DISPUTED` with `code`, and the `pair` that a dispute names; `WITHDRAWN`: what came
+            is erased, no run includes it.
         filing: digest of the newest `filed` notice; None if nothing came.
     """
 
@@ -102,3 +106,12 @@ class RunStatus(Model, frozen=True, kw_only=True):
     stall: Stall | None
     sessions: dict[Name, dict[Name, SessionStatus]]
     statements: Names = msgspec.field(default_factory=list)
+
+
+def first_cause(states: Iterable[State]) -> State | None:
+    """Return the signed state that says best why a run ended, None if none says that it did.
+
+    A cause comes before its consequence in another cluster, one that names a pair before one that does not.
+    """
+    ended = [state for state in states if state.state != "COMMITTED"]
+    return min(ended, key=lambda s: (s.code in _CONSEQUENCES, not s.pair, s.created_at, s.operator), default=None)

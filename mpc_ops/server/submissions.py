@@ -302,7 +302,8 @@ class Submissions:
         if state.phase == "IDLE":
             missing = self._operator.groups.missing(state.run_id)
             return (missing[0] if missing else self._operator.context.id), "CROSS_MISSING"
-        heard = {accept.party for accept in state.accepts} if state.phase == "ACCEPTED" else set()
+        prepared = {prepare.party for prepare in state.prepares if prepare.attempt >= state.attempt}
+        heard = {accept.party for accept in state.accepts} if state.phase == "ACCEPTED" else prepared
         down = [peer for peer in state.peers if not self._operator.context.post.up(state.members[peer])]
         silent = down or [peer for peer in state.peers if peer not in heard] or list(state.peers)
         return state.members[silent[0]], "PEER_UNAVAILABLE" if down else "PEER_TIMEOUT"

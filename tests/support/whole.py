@@ -27,6 +27,7 @@ from infra.demo.data import ENTITIES
 from local_stores import closing, filing
 from local_stores.closing.desk import open_desk
 from local_stores.config import Site, create_owner_home, create_site
+from local_stores.snapshot.record import ContributionId, read_contribution
 from mpc_ops.errors import ComityError
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.notices.model import Rejected, State
@@ -214,6 +215,12 @@ class Whole:
         snapshots = {"sales_line": filing.take_snapshot(self.owners, owner, "sales_line", period)}
         return dict(filing.local_plan(self.owners, owner, report.name, period, snapshots))
 
+    def figures(self, report: Report, period: str, contribution: Mapping[str, Any]) -> np.ndarray:
+        """Return what an owner's site keeps of its contribution."""
+        owner = str(contribution["owner"])
+        of = ContributionId(report.plan.digest, period, owner, int(contribution["edition"]))
+        return read_contribution(self.owners.state, of, str(contribution["commitment"])).values()
+
     def sign(self, report: Report, period: str, owner: str, *, people: int = 2) -> None:
         for name, key in list(self.made.signers(owner).items())[:people]:
             filing.sign_off(self.owners, owner, report.name, period, signer=name, key=key)
@@ -230,14 +237,14 @@ class Whole:
         for operator in parcel["operators"]:
             until(filing.deliver, self.owners, owner, parcel, operator, open_sftp=self.opener(owner))
 
-    def file_by_site(self, report: Report, period: str, owner: str) -> dict[str, Any]:
-        """The owner's whole way, from its books to three receipts."""
+    def file_by_site(self, report: Report, period: str, owner: str) -> np.ndarray:
+        """The owner's whole way, from its books to three receipts; returns its figures."""
         contribution = self.contribute(report, period, owner)
         self.sign(report, period, owner)
         parcel = self.seal(report, period, owner, contribution)
         self.deliver(owner, parcel)
         until(filing.receipts_ready, self.owners, owner, parcel, open_sftp=self.opener(owner))
-        return parcel
+        return self.figures(report, period, contribution)
 
     # ------------------------------------------------------------------------------------------------- recipient
 
@@ -379,6 +386,8 @@ def whole_federation(
     stores = small_stores(root / "books", books, entities=[one for one in ENTITIES if one.name in names])
     owners = _owners_site(root / "owners", made, stores)
     group = make_recipient_site(made, root / "group", make_reference(made, "2000-01"))
+    with (root / "group" / "recipient" / "recipient.toml").open("a") as file:
+        file.write("timeout_s = 5\n")  # a hanging operator should not hold up a test for half a minute
     logs = root / "logs"
     processes = [operator_process(config.home, name, logs) for name, config in configs.items()]
     processes += [sftp_process(_sftp_config(made, name), f"{name}-sftp", logs) for name in drops]
