@@ -31,6 +31,7 @@ __all__ = [
     "mul",
     "mul_words",
     "negate",
+    "outer",
     "reduce",
     "segment_sums",
     "segment_sums_words",
@@ -50,6 +51,9 @@ _LIMBS = 8
 _LIMB_BITS = 16
 _COLUMN_CHUNK = 2048
 """Columns per matrix product: limbs of 8 lanes are 1 MiB of float64."""
+_TILE = 64
+_BLAS_WORK = _TILE**3
+"""OpenBLAS starts threads above so many multiplications; they would fight the other parties' and the operator's own ones."""
 _FLUSH_COLUMNS = 1 << 20
 """Partial sums of 32-bit products stay below 2^52."""
 
@@ -205,10 +209,11 @@ def shift_right(values: Wide, bits: int) -> Wide:
 
 
 def total(values: Wide) -> Wide:
-    """Return the sum of all elements, shape (); up to 2^32 of them."""
-    low = np.asarray((values.low & _LOW).sum(dtype=np.uint64))
-    upper = np.asarray((values.low >> _HALF).sum(dtype=np.uint64))
-    return add(Wide(low, np.asarray(values.high.sum(dtype=np.uint64))), shift_left(from_words(upper), 32))
+    """Return the sum of all elements, shape (1,); up to 2^32 of them."""
+    low = (values.low & _LOW).sum(dtype=np.uint64, keepdims=True).reshape(1)
+    upper = (values.low >> _HALF).sum(dtype=np.uint64, keepdims=True).reshape(1)
+    high = values.high.sum(dtype=np.uint64, keepdims=True).reshape(1)
+    return add(Wide(low, high), shift_left(from_words(upper), 32))
 
 
 def segment_sums_words(values: Words, ends: NDArray[np.int64]) -> Words:
@@ -229,87 +234,141 @@ def segment_sums(values: Wide, ends: NDArray[np.int64]) -> Wide:
 
 
 def dot_words(left: Words, right: Words) -> Wide:
-    """Return the sum of left[j] * right[j] mod 2^128, shape (), in blocks that stay in the cache."""
-    out = zeros()
+    """Return the sum of left[j] * right[j] mod 2^128, shape (1,), in blocks that stay in the cache."""
+    out = zeros(1)
     for start in range(0, len(left), 8192):
         out = add(out, total(mul_words(left[start : start + 8192], right[start : start + 8192])))
     return out
 
 
-def _limbs(values: Wide) -> NDArray[np.float64]:
-    """Return 16-bit limbs of a (rows, columns) matrix as (8 * rows, columns), row-major by (row, limb)."""
+def _limbs(values: Wide, limbs: int = _LIMBS) -> NDArray[np.float64]:
+    """Return the lowest 16-bit limbs of a (rows, columns) matrix as (limbs * rows, columns), row-major by (row, limb)."""
     rows, columns = values.shape
-    out = np.empty((rows, _LIMBS, columns), dtype=np.float64)
-    for base, words in ((0, values.low), (4, values.high)):
+    out = np.empty((rows, limbs, columns), dtype=np.float64)
+    for base, words in ((0, values.low), (4, values.high))[: limbs // 4]:
         parts = np.ascontiguousarray(words, dtype="<u8").view("<u2").reshape(rows, columns, 4)
         out[:, base : base + 4] = parts.transpose(0, 2, 1)
-    return out.reshape(rows * _LIMBS, columns)
+    return out.reshape(rows * limbs, columns)
 
 
-def cross(left: Wide, right: Wide) -> Wide:
+def cross(left: Wide, right: Wide, *, right_words: bool = False) -> Wide:
     """Return left @ right^T mod 2^128, exactly.
 
     Args:
         left: shape (p, n).
         right: shape (q, n); n of any size: partial sums are collected before float64 would round.
+        right_words: the high words of `right` are zeros by construction and are not looked at.
 
     Returns:
         Shape (p, q).
     """
     rows, columns = left.shape
     across = right.shape[0]
+    limbs = 4 if right_words else _LIMBS
     out = zeros(rows, across)
-    sums = np.zeros((rows * _LIMBS, across * _LIMBS))
+    sums = np.zeros((rows * _LIMBS, across * limbs))
     pending = 0
     for start in range(0, columns, _COLUMN_CHUNK):
         stop = min(start + _COLUMN_CHUNK, columns)
         if pending + stop - start > _FLUSH_COLUMNS:
             out, sums, pending = add(out, _recombine(sums, rows, across)), np.zeros_like(sums), 0
-        sums += _limbs(left[:, start:stop]) @ _limbs(right[:, start:stop]).T
+        sums += _gram(_limbs(left[:, start:stop]), _limbs(right[:, start:stop], limbs))
         pending += stop - start
     return add(out, _recombine(sums, rows, across))
 
 
-def _recombine(sums: NDArray[np.float64], rows: int, across: int) -> Wide:
-    parts = sums.astype(np.uint64).reshape(rows, _LIMBS, across, _LIMBS)
-    out = zeros(rows, across)
-    for weight in range(_LIMBS):
-        diagonal = np.zeros((rows, across), dtype=np.uint64)
-        for limb in range(weight + 1):
-            diagonal += parts[:, limb, :, weight - limb]
-        out = add(out, shift_left(from_words(diagonal), _LIMB_BITS * weight))
+def _times(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return left @ right as a stack of small products."""
+    rows, inner = left.shape
+    columns = right.shape[1]
+    block = max(1, _BLAS_WORK // (rows * inner))
+    whole = columns // block * block
+    out = np.empty((rows, columns))
+    if whole:
+        stack = right[:, :whole].reshape(inner, -1, block).transpose(1, 0, 2)
+        np.matmul(left, stack, out=out[:, :whole].reshape(rows, -1, block).transpose(1, 0, 2))
+    if whole < columns:
+        np.matmul(left, right[:, whole:], out=out[:, whole:])
     return out
 
 
-def fold(coefficients: Wide, values: Wide) -> Wide:
+def _gram(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return left @ right^T as sums of small products of at most 64 x 64 x 64."""
+    rows, across = len(left), len(right)
+    one, two = _tiles(left), _tiles(right)
+    stacked = np.matmul(one[:, np.newaxis], two[np.newaxis].transpose(0, 1, 2, 4, 3)).sum(axis=2)
+    height, width = stacked.shape[2:]
+    return stacked.transpose(0, 2, 1, 3).reshape(len(one) * height, len(two) * width)[:rows, :across]
+
+
+def _tiles(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a matrix as (row tiles, column tiles, at most 64, 64), padded with zeros."""
+    height = min(_TILE, len(matrix))
+    rows, columns = -(-len(matrix) // height), -(-matrix.shape[1] // _TILE)
+    if matrix.shape != (rows * height, columns * _TILE):
+        padded = np.zeros((rows * height, columns * _TILE))
+        padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+        matrix = padded
+    return matrix.reshape(rows, height, columns, _TILE).transpose(0, 2, 1, 3)
+
+
+def outer(left: Wide, right: Wide) -> Wide:
+    """Return left[i] * right[j] mod 2^128, shape (p, q), of two vectors."""
+    one = Wide(left.low[:, np.newaxis], left.high[:, np.newaxis])
+    return mul(one, Wide(right.low[np.newaxis], right.high[np.newaxis]))
+
+
+def _recombine(sums: NDArray[np.float64], rows: int, across: int) -> Wide:
+    parts = sums.astype(np.uint64).reshape(rows, _LIMBS, across, -1)
+    limbs = parts.shape[3]
+    diagonals = np.zeros((_LIMBS, rows, across), dtype=np.uint64)
+    for weight in range(_LIMBS):
+        for limb in range(max(0, weight - limbs + 1), weight + 1):
+            diagonals[weight] += parts[:, limb, :, weight - limb]
+    return _carried(diagonals)
+
+
+def _carried(sums: Words) -> Wide:
+    """Return the sum of sums[w] * 2^(16 w) mod 2^128 over the first axis of 8."""
+    low, high = sums[0].copy(), np.zeros(sums.shape[1:], dtype=np.uint64)
+    for weight in range(1, 4):
+        part = sums[weight] << np.uint64(_LIMB_BITS * weight)
+        low += part
+        high += low < part
+        high += sums[weight] >> np.uint64(64 - _LIMB_BITS * weight)
+    for weight in range(4, _LIMBS):
+        high += sums[weight] << np.uint64(_LIMB_BITS * weight - 64)
+    return Wide(low, high)
+
+
+def fold(coefficients: Wide, values: Wide, *, words: bool = False) -> Wide:
     """Return coefficients^T @ values mod 2^128, exactly.
 
     Args:
         coefficients: shape (p,), p <= 2^16.
         values: shape (p, n).
+        words: the high words of `values` are zeros by construction and are not looked at.
 
     Returns:
         Shape (n,).
     """
     columns = values.shape[1]
-    weights = _fold_weights(coefficients)
+    limbs = 4 if words else _LIMBS
+    weights = _fold_weights(coefficients, limbs)
     low, high = np.empty(columns, dtype=np.uint64), np.empty(columns, dtype=np.uint64)
     for start in range(0, columns, _COLUMN_CHUNK):
         stop = min(start + _COLUMN_CHUNK, columns)
-        sums = (weights @ _limbs(values[:, start:stop])).astype(np.uint64)
-        out = zeros(stop - start)
-        for weight in range(_LIMBS):
-            out = add(out, shift_left(from_words(sums[weight]), _LIMB_BITS * weight))
+        out = _carried(_times(weights, _limbs(values[:, start:stop], limbs)).astype(np.uint64))
         low[start:stop], high[start:stop] = out.low, out.high
     return Wide(low, high)
 
 
-def _fold_weights(coefficients: Wide) -> NDArray[np.float64]:
-    """Return the matrix (8, 8 * p) that collects all limb products of one weight in one row."""
+def _fold_weights(coefficients: Wide, limbs: int) -> NDArray[np.float64]:
+    """Return the matrix (8, limbs * p) that collects all limb products of one weight in one row."""
     rows = len(coefficients)
-    limbs = _limbs(coefficients.reshape(rows, 1)).reshape(rows, _LIMBS)
-    out = np.zeros((_LIMBS, rows, _LIMBS))
+    own = _limbs(coefficients.reshape(rows, 1)).reshape(rows, _LIMBS)
+    out = np.zeros((_LIMBS, rows, limbs))
     for weight in range(_LIMBS):
-        for limb in range(weight + 1):
-            out[weight, :, limb] = limbs[:, weight - limb]
-    return out.reshape(_LIMBS, rows * _LIMBS)
+        for limb in range(min(weight + 1, limbs)):
+            out[weight, :, limb] = own[:, weight - limb]
+    return out.reshape(_LIMBS, rows * limbs)

@@ -29,7 +29,7 @@ def test_sums_products_and_negation_are_those_of_integers(count: int) -> None:
     assert wide.to_ints(wide.sub(wa, wb)) == [(x - y) % MOD for x, y in zip(a, b, strict=True)]
     assert wide.to_ints(wide.mul(wa, wb)) == [x * y % MOD for x, y in zip(a, b, strict=True)]
     assert wide.to_ints(wide.negate(wa)) == [-x % MOD for x in a]
-    assert wide.to_ints(wide.total(wa).reshape(1)) == [sum(a) % MOD]
+    assert wide.to_ints(wide.total(wa)) == [sum(a) % MOD]
 
 
 def test_every_pair_of_edge_words_multiplies_exactly() -> None:
@@ -37,7 +37,7 @@ def test_every_pair_of_edge_words_multiplies_exactly() -> None:
     left = np.array([x for x, _ in pairs], dtype=np.uint64)
     right = np.array([y for _, y in pairs], dtype=np.uint64)
     assert wide.to_ints(wide.mul_words(left, right)) == [x * y for x, y in pairs]
-    assert wide.to_ints(wide.dot_words(left, right).reshape(1)) == [sum(x * y for x, y in pairs) % MOD]
+    assert wide.to_ints(wide.dot_words(left, right)) == [sum(x * y for x, y in pairs) % MOD]
 
 
 @pytest.mark.parametrize("bits", [0, 1, 15, 16, 32, 63, 64, 65, 96, 127])
@@ -71,13 +71,21 @@ def test_equal_sees_one_bit_of_either_word_and_another_shape() -> None:
     assert wide.equal(a, wide.from_ints(wide.to_ints(a)))
 
 
-@pytest.mark.parametrize(("p", "q", "n"), [(1, 1, 1), (8, 8, 16), (3, 5, 0), (2, 3, 2049), (33, 33, 1)])
+@pytest.mark.parametrize(("p", "q", "n"), [(1, 1, 1), (8, 8, 16), (3, 5, 0), (2, 3, 2049), (33, 33, 1), (32, 9, 130)])
 def test_matrix_products_are_exact(p: int, q: int, n: int) -> None:
     a, b = values(6, p * n), values(7, q * n)
     got = wide.cross(wide.from_ints(a).reshape(p, n), wide.from_ints(b).reshape(q, n))
     want = [sum(a[i * n + t] * b[j * n + t] for t in range(n)) % MOD for i in range(p) for j in range(q)]
     assert wide.to_ints(got) == want
+    words = wide.from_words(wide.from_ints(b).low).reshape(q, n)
+    got = wide.cross(wide.from_ints(a).reshape(p, n), words, right_words=True)
+    assert wide.equal(got, wide.cross(wide.from_ints(a).reshape(p, n), words))
+    if n == 1:
+        assert wide.to_ints(wide.outer(wide.from_ints(a), wide.from_ints(b))) == want
     coefficients = values(8, p)
+    narrow = wide.from_words(wide.from_ints(a).low).reshape(p, n)
+    got = wide.fold(wide.from_ints(coefficients), narrow, words=True)
+    assert wide.equal(got, wide.fold(wide.from_ints(coefficients), narrow))
     folded = wide.fold(wide.from_ints(coefficients), wide.from_ints(a).reshape(p, n))
     assert wide.to_ints(folded) == [sum(coefficients[i] * a[i * n + t] for i in range(p)) % MOD for t in range(n)]
 

@@ -1,0 +1,267 @@
+"""Products of shared vectors over Z_2^64: products, squares, dot products of any length, sums. Their gates are logged.
+
+x = x_0 + x_1 + x_2 mod 2^64, position i holds (x_i, x_{i+1}). For a product P_i computes
+
+    z_i = x_i (y_i + y_{i+1}) + x_{i+1} y_i + F(k_i) - F(k_{i+1})
+
+and sends it to P_{i-1}; the three z_i add up to x y, and the streams make each of them uniform for its receiver. A dot product
+adds its terms first: one element of traffic, however many terms.
+
+The stage's log keeps what recipe B (proof_ring.py) needs: both components of both factors (32 bytes a term) and 32 bytes an
+output. It is proven in batches of at most MAX_BATCH_TERMS terms, cut at places that follow from the order of operations alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc_ops.errors import LocalProtocolError
+from mpc_ops.protocol.party import Steps, together
+from mpc_ops.protocol.proof_ring import prove_batch
+from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, GateView
+from mpc_ops.protocol.ring_roles import RingBatch
+from mpc_ops.protocol.shares import RingShare, check_owner
+from mpc_ops.protocol.stage import ActiveStage, GateLog
+from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
+from mpc_ops.ring.wide import segment_sums_words
+
+__all__ = [
+    "MAX_BATCH_TERMS",
+    "MAX_OPERATION_TERMS",
+    "RingGateLog",
+    "dot",
+    "dots",
+    "multiply",
+    "segment_sums",
+    "square",
+    "times_public",
+]
+
+MAX_BATCH_TERMS = 1 << 20
+"""Terms of one proof; a longer dot product is a batch of its own."""
+MAX_OPERATION_TERMS = 1 << 24
+"""Terms of one operation; more is split by the caller."""
+_TERM_BYTES = 32
+_OUTPUT_BYTES = 32
+_CHUNK = 16384
+
+
+class RingGateLog(GateLog):
+    """Products of a stage that are still to be proven."""
+
+    kind: ClassVar[str] = "ring"
+
+    def __init__(self, stage: ActiveStage) -> None:
+        super().__init__(stage)
+        self._pieces: list[RingBatch] = []
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that the unproven gates hold: 32 a term and 32 an output."""
+        return sum(len(p.own.x) * _TERM_BYTES + p.own.outputs * _OUTPUT_BYTES for p in self._pieces)
+
+    def append(self, gates: RingBatch) -> None:
+        """Log the gates of one operation, cut at outputs into pieces of at most MAX_BATCH_TERMS terms."""
+        ends = gates.own.ends
+        first, start = 0, 0
+        while first < len(ends):
+            last = max(first + 1, int(np.searchsorted(ends, start + MAX_BATCH_TERMS, side="right")))
+            last = min(last, first + MAX_BATCH_TERMS)
+            stop = int(ends[last - 1])
+            self._pieces.append(_piece(gates, slice(first, last), slice(start, stop)))
+            first, start = last, stop
+
+    def groups(self) -> list[RingBatch]:
+        """Return the pending gates as batches of one proof each: consecutive pieces as long as they fit."""
+        out: list[list[RingBatch]] = []
+        terms = outputs = 0
+        for piece in self._pieces:
+            size, count = len(piece.own.x), piece.own.outputs
+            if not out or terms + size > MAX_BATCH_TERMS or outputs + count > MAX_BATCH_TERMS:
+                out.append([])
+                terms = outputs = 0
+            out[-1].append(piece)
+            terms, outputs = terms + size, outputs + count
+        return [_joined(pieces) for pieces in out]
+
+    def prove(self, batch: int) -> Steps[None]:
+        """Prove everything pending, groups side by side in the same rounds, and forget it.
+
+        Raises:
+            Abort: PROOF_REJECTED, COIN_MISMATCH.
+            PeerProtocolError: LENGTH_INVALID, ELEMENT_INVALID.
+        """
+        groups = self.groups()
+        self.wipe()
+        yield from together(*(prove_batch(self.stage, batch, number, view) for number, view in enumerate(groups)))
+
+    def wipe(self) -> None:
+        """Forget all gates."""
+        self._pieces.clear()
+
+
+def _piece(gates: RingBatch, outputs: slice, terms: slice) -> RingBatch:
+    ends = gates.own.ends[outputs] - terms.start
+    return RingBatch(
+        GateView(gates.own.x[terms], gates.own.y[terms], ends),
+        GateView(gates.following.x[terms], gates.following.y[terms], ends),
+        gates.l_own[outputs],
+        gates.l_next[outputs],
+        gates.r_own[outputs],
+        gates.r_next[outputs],
+    )
+
+
+def _joined(pieces: Sequence[RingBatch]) -> RingBatch:
+    if len(pieces) == 1:
+        return pieces[0]
+    offsets = np.cumsum([0, *(len(piece.own.x) for piece in pieces[:-1])])
+    ends = np.concatenate([piece.own.ends + offset for piece, offset in zip(pieces, offsets, strict=True)])
+
+    def view(sides: list[GateView]) -> GateView:
+        return GateView(np.concatenate([s.x for s in sides]), np.concatenate([s.y for s in sides]), ends)
+
+    return RingBatch(
+        view([piece.own for piece in pieces]),
+        view([piece.following for piece in pieces]),
+        np.concatenate([piece.l_own for piece in pieces]),
+        np.concatenate([piece.l_next for piece in pieces]),
+        np.concatenate([piece.r_own for piece in pieces]),
+        np.concatenate([piece.r_next for piece in pieces]),
+    )
+
+
+def multiply(stage: ActiveStage, x: RingShare, y: RingShare) -> Steps[RingShare]:
+    """Multiply two shared vectors lane by lane.
+
+    Run by: all three parties, in lock-step.
+
+    Args:
+        stage: a computing stage of an active session.
+        x: shape (n,), elements of Z_2^64.
+        y: shape (n,).
+
+    Returns:
+        Share of x*y mod 2^64, shape (n,); fresh.
+
+    Rounds: 1 (none if n = 0).  Sent: 8 n bytes per party, to party i-1.  Local: 3 products, 2 streams of 8 n bytes.
+    Security: malicious with abort: the gates are in the stage's log and are proven before anything is opened; until then a
+        cheating party can add an error that it chooses, and learns nothing.
+    Leaks: n.
+
+    Raises:
+        LocalProtocolError: SHARE_FOREIGN, STAGE_ORDER, RING_LENGTH, BATCH_TOO_LARGE.
+        PeerProtocolError: LENGTH_INVALID.
+    """
+    result = yield from dots(stage, x, y, np.arange(1, x.count + 1, dtype=np.int64))
+    return result
+
+
+def square(stage: ActiveStage, x: RingShare) -> Steps[RingShare]:
+    """Return the share of x*x, lane by lane; rounds, bytes, security and errors as `multiply`."""
+    result = yield from multiply(stage, x, x)
+    return result
+
+
+def dot(stage: ActiveStage, x: RingShare, y: RingShare) -> Steps[RingShare]:
+    """Return the share of the sum over all lanes of x*y, shape (1,).
+
+    Rounds: 1.  Sent: 8 bytes per party, however many lanes.  Security, errors: as `multiply`.  Leaks: n.
+    """
+    result = yield from dots(stage, x, y, np.array([x.count], dtype=np.int64))
+    return result
+
+
+def dots(stage: ActiveStage, x: RingShare, y: RingShare, ends: NDArray[np.int64]) -> Steps[RingShare]:
+    """Return the share of several dot products over consecutive segments.
+
+    Run by: all three parties, in lock-step.
+
+    Args:
+        stage: a computing stage of an active session.
+        x: shape (n,).
+        y: shape (n,).
+        ends: public, shape (m,), int64, ascending, last one n: output j covers lanes [ends[j-1], ends[j]). An empty segment
+            gives 0.
+
+    Returns:
+        Share of the m sums mod 2^64; fresh.
+
+    Rounds: 1 (none if m = 0).  Sent: 8 m bytes per party, to party i-1.  Security, errors: as `multiply`.
+    Leaks: n and the segments.
+    """
+    check_owner(stage, x)
+    check_owner(stage, y)
+    stage.computing()
+    _check_segments(x, y, ends)
+    # Logged until the proof: a caller's later change of its array must not change what is proven.
+    ends, outputs = ends.copy(), len(ends)
+    if outputs == 0:
+        return replace(x, first=x.first[:0].copy(), second=x.second[:0].copy())
+    r_own, r_next = stage.streams("ring-products", outputs)
+    plain = outputs == x.count and bool(np.all(ends == np.arange(1, outputs + 1)))
+    own_squares = _products(x.first, y.first, ends, plain=plain)
+    z_own = _cross_products(x, y, ends, plain=plain)
+    z_own += own_squares
+    z_own += r_own
+    z_own -= r_next
+    inbound = yield from stage.exchange("ring-products", to_prev=to_bytes(z_own), expect_next=outputs * LANE_BYTES)
+    z_next = from_bytes(inbound.from_next, outputs)
+    l_own = own_squares + r_own - z_own
+    l_next = _products(x.second, y.second, ends, plain=plain) + r_next - z_next
+    stage.log(RingGateLog).append(
+        RingBatch(GateView(x.first, y.first, ends), GateView(x.second, y.second, ends), l_own, l_next, r_own, r_next)
+    )
+    yield from stage.settle()
+    return RingShare(x.session, x.party, z_own, z_next)
+
+
+def _check_segments(x: RingShare, y: RingShare, ends: NDArray[np.int64]) -> None:
+    if x.count != y.count:
+        raise LocalProtocolError("RING_LENGTH", "factors of different lengths", expected=x.count, got=y.count)
+    if ends.dtype != np.int64 or ends.ndim != 1:
+        raise LocalProtocolError("RING_TYPE", "segments end at int64 positions", got=str(ends.dtype))
+    lengths = np.diff(ends, prepend=0)
+    if (len(ends) == 0 and x.count) or (len(ends) and int(ends[-1]) != x.count) or bool(np.any(lengths < 0)):
+        raise LocalProtocolError("RING_LENGTH", "segments do not cover the lanes in order", expected=x.count)
+    if max(x.count, len(ends)) > MAX_OPERATION_TERMS or (len(ends) and int(lengths.max()) > MAX_OUTPUT_TERMS):
+        raise LocalProtocolError(
+            "BATCH_TOO_LARGE", "too many products in one operation", expected=f"at most {MAX_OPERATION_TERMS}"
+        )
+
+
+def _products(left: RingArray, right: RingArray, ends: NDArray[np.int64], *, plain: bool) -> RingArray:
+    """Return sums of left * right mod 2^64 over the segments."""
+    return left * right if plain else segment_sums_words(left * right, ends)
+
+
+def _cross_products(x: RingShare, y: RingShare, ends: NDArray[np.int64], *, plain: bool) -> RingArray:
+    """Return sums of x_i y_{i+1} + x_{i+1} y_i, in blocks that stay in the cache."""
+    out = np.empty(x.count, dtype=np.uint64)
+    for start in range(0, x.count, _CHUNK):
+        block = slice(start, start + _CHUNK)
+        np.multiply(x.first[block], y.second[block], out=out[block])
+        out[block] += x.second[block] * y.first[block]
+    return out if plain else segment_sums_words(out, ends)
+
+
+def segment_sums(x: RingShare, ends: NDArray[np.int64]) -> RingShare:
+    """Return the share of sums over consecutive segments (`ends` as in `dots`); no message."""
+    _check_segments(x, x, ends)
+    return replace(x, first=segment_sums_words(x.first, ends), second=segment_sums_words(x.second, ends))
+
+
+def times_public(x: RingShare, factors: RingArray) -> RingShare:
+    """Return the share of c*x for a public vector c, lane by lane; no message.
+
+    Raises:
+        LocalProtocolError: RING_LENGTH.
+    """
+    if len(factors) != x.count:
+        raise LocalProtocolError("RING_LENGTH", "a factor per lane", expected=x.count, got=len(factors))
+    return replace(x, first=x.first * factors, second=x.second * factors)
