@@ -63,7 +63,7 @@ class RingGateLog(GateLog):
     @property
     def pending_bytes(self) -> int:
         """Bytes that the unproven gates hold: 32 a term and 32 an output."""
-        return sum(len(p.own.x) * _TERM_BYTES + p.own.outputs * _OUTPUT_BYTES for p in self._pieces)
+        return sum(map(_bytes, self._pieces))
 
     def append(self, gates: RingBatch) -> None:
         """Log the gates of one operation, cut at outputs into pieces of at most MAX_BATCH_TERMS terms."""
@@ -76,33 +76,39 @@ class RingGateLog(GateLog):
             self._pieces.append(_piece(gates, slice(first, last), slice(start, stop)))
             first, start = last, stop
 
-    def groups(self) -> list[RingBatch]:
-        """Return the pending gates as batches of one proof each: consecutive pieces as long as they fit."""
+    def take(self) -> list[RingBatch]:
+        """Remove the oldest gates, about `limit_bytes` of them, and return them as batches of one proof each."""
         out: list[list[RingBatch]] = []
-        terms = outputs = 0
-        for piece in self._pieces:
+        terms = outputs = held = 0
+        while self._pieces:
+            piece = self._pieces[0]
             size, count = len(piece.own.x), piece.own.outputs
+            if out and held + _bytes(piece) > self.stage.terms.limit_bytes:
+                break
             if not out or terms + size > MAX_BATCH_TERMS or outputs + count > MAX_BATCH_TERMS:
                 out.append([])
                 terms = outputs = 0
-            out[-1].append(piece)
-            terms, outputs = terms + size, outputs + count
+            out[-1].append(self._pieces.pop(0))
+            terms, outputs, held = terms + size, outputs + count, held + _bytes(piece)
         return [_joined(pieces) for pieces in out]
 
     def prove(self, batch: int) -> Steps[None]:
-        """Prove everything pending, groups side by side in the same rounds, and forget it.
+        """Prove the oldest pending gates, groups side by side in the same rounds, and forget them.
 
         Raises:
             Abort: PROOF_REJECTED, COIN_MISMATCH.
             PeerProtocolError: LENGTH_INVALID, ELEMENT_INVALID.
         """
-        groups = self.groups()
-        self.wipe()
+        groups = self.take()
         yield from together(*(prove_batch(self.stage, batch, number, view) for number, view in enumerate(groups)))
 
     def wipe(self) -> None:
         """Forget all gates."""
         self._pieces.clear()
+
+
+def _bytes(piece: RingBatch) -> int:
+    return len(piece.own.x) * _TERM_BYTES + piece.own.outputs * _OUTPUT_BYTES
 
 
 def _piece(gates: RingBatch, outputs: slice, terms: slice) -> RingBatch:
@@ -195,8 +201,8 @@ def dots(stage: ActiveStage, x: RingShare, y: RingShare, ends: NDArray[np.int64]
     Rounds: 1 (none if m = 0).  Sent: 8 m bytes per party, to party i-1.  Security, errors: as `multiply`.
     Leaks: n and the segments.
     """
-    check_owner(stage, x)
-    check_owner(stage, y)
+    _check_factor(stage, x)
+    _check_factor(stage, y)
     stage.computing()
     _check_segments(x, y, ends)
     # Logged until the proof: a caller's later change of its array must not change what is proven.
@@ -219,6 +225,12 @@ def dots(stage: ActiveStage, x: RingShare, y: RingShare, ends: NDArray[np.int64]
     )
     yield from stage.settle()
     return RingShare(x.session, x.party, z_own, z_next)
+
+
+def _check_factor(stage: ActiveStage, share: object) -> None:
+    check_owner(stage, share)
+    if not isinstance(share, RingShare):
+        raise LocalProtocolError("SHARE_FOREIGN", "products take shares over Z_2^64", ids=stage.ids())
 
 
 def _check_segments(x: RingShare, y: RingShare, ends: NDArray[np.int64]) -> None:

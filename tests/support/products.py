@@ -50,7 +50,7 @@ def views(
         z.append(params.gate(sums + r[i] - r[j]))
     if bad is not None:
         z[0] = z[0].copy()
-        z[0][bad] += np.uint64(error)
+        z[0][bad : bad + 1] += np.uint64(error)
         z[0] = params.gate(z[0])
     sides = [GateView(x[i], y[i], ends) for i in range(3)]
     lefts = [claims.lefts(sides[i], r[i], z[i], params) for i in range(3)]
