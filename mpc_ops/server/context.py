@@ -6,8 +6,11 @@ messages and files go out.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +54,8 @@ class EventLog:
         """Write one line."""
         line = {"at": datetime.now(tz=UTC).isoformat(timespec="milliseconds"), "operator": self._operator}
         line |= {"event": event} | {name: str(value) for name, value in ids.items() if value is not None}
-        print(json.dumps(line, ensure_ascii=True), file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # a log that can't be written, on a full disk say, stops nobody
+            print(json.dumps(line, ensure_ascii=True), file=self._stream, flush=True)
 
 
 @dataclass
@@ -77,6 +81,7 @@ class Context:
     at_end: list[Callable[[], None]] = field(default_factory=list)
     _messages: list[tuple[str, int, bytes]] = field(default_factory=list)
     _afterwards: list[Callable[[], object]] = field(default_factory=list)
+    _undone: deque[Callable[[], object]] = field(default_factory=deque)
 
     @property
     def id(self) -> str:
@@ -127,6 +132,23 @@ class Context:
         """Do `work` (idempotent, repeated at start-up) when the unit is durable."""
         self._afterwards.append(work)
 
+    def write_files(self, work: Callable[[], object]) -> None:
+        """Do `work` on files outside the journal (idempotent) now; where the volume refuses it, when it has room again."""
+        self._undone.append(work)
+        if len(self._undone) == 1:
+            self.write_files_again()
+
+    def write_files_again(self) -> None:
+        """Do what a full volume refused, in its order, as far as it goes now."""
+        while self._undone:
+            try:
+                self._undone[0]()
+            except OSError as error:
+                why = os.strerror(error.errno) if error.errno else "not written"
+                self.log("disk_full", at_event="files", code="DISK_FULL", why=why, waiting=len(self._undone))
+                return
+            self._undone.popleft()
+
     @contextmanager
     def part(self) -> Iterator[None]:
         """A part of a unit that may fail alone: an exception undoes what it wrote and what it would have sent."""
@@ -147,7 +169,7 @@ class Context:
         messages, afterwards = self._messages, self._afterwards
         self._messages, self._afterwards = [], []
         for work in afterwards:
-            work()
+            self.write_files(work)
         for peer, kind, payload in messages:
             self.post.post(peer, kind, payload)
         for flush in self.at_end:

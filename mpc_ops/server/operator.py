@@ -248,6 +248,7 @@ class Operator:
 
     def tick(self) -> None:
         """Look at all timers."""
+        self.context.write_files_again()
         self._event("tick", self._tick)
 
     def _tick(self) -> None:

@@ -6,6 +6,7 @@ Files are made again from the journal at every start, so losing one in a crash l
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from mpc_ops.errors import ComityError
 from mpc_ops.federation.loaded import Federation
@@ -93,7 +94,7 @@ class Outbox:
             owners = [] if signed is None else self._readers(signed)
             missing = [o for o in owners if not (self._folder / o / str(kind) / f"{digest}.dsse").exists()]
             if signed is not None and missing:
-                self._write(signed, signed.envelope.to_bytes(), missing)
+                self._context.write_files(partial(self._write, signed, signed.envelope.to_bytes(), missing))
 
     def _readers(self, signed: SignedNotice) -> list[str]:
         """Return the own owners that a notice concerns."""

@@ -6,6 +6,7 @@ transaction (`unit`), and only when that is on disk is anything sent. Writes hap
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -19,6 +20,7 @@ from mpc_ops.errors import ConfigError, LocalProtocolError, PeerUnavailable
 __all__ = ["DiskFull", "Store", "VolumeLock"]
 
 _VERSION = "1"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS notices (
@@ -137,7 +139,8 @@ class Store:
         except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
+            full = isinstance(error, OSError) and error.errno in _NO_ROOM
+            if full or isinstance(error, sqlite3.OperationalError):
                 raise DiskFull(
                     "DISK_FULL", "the state volume cannot be written", got=str(error)[:120], hint="Free space on it"
                 ) from error
