@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import gzip
 import hashlib
 import io
@@ -37,7 +38,17 @@ from infra.demo.data import ENTITIES, Canary, Store, canaries_of, read_store
 from infra.demo.reference import PERIODS, month_bounds, rate_periods, rates
 from tests.support.demo_data import Secrets, _patterns, find_secrets
 
-__all__ = ["REPORT", "ROOT", "DemoRun", "Pieces", "canary_secrets", "digest_secrets", "run_demo", "subtotal_secrets"]
+__all__ = [
+    "REPORT",
+    "ROOT",
+    "DemoRun",
+    "Pieces",
+    "canary_secrets",
+    "digest_secrets",
+    "run_demo",
+    "run_demo_once",
+    "subtotal_secrets",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = "group_performance"
@@ -98,7 +109,21 @@ class DemoRun:
         ]
 
 
-def run_demo(folder: Path, *, timeout_s: float = 540) -> DemoRun:
+def run_demo_once(folder: Path) -> DemoRun:
+    """Run the demo below `folder`, or wait for the process that does so, and return the same run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "run.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            run = run_demo(folder)
+            kept.write_text(json.dumps({"code": run.code, "output": run.output}), encoding="utf-8")
+        return DemoRun(
+            folder / "demo", tuple(sorted(folder.glob("held-*"))), folder / "tmp", **json.loads(kept.read_bytes())
+        )
+
+
+def run_demo(folder: Path, *, timeout_s: float = 900) -> DemoRun:
     """Run all months with canaries below `folder`; never raises for what the demo does."""
     root, temporary = folder / "demo", folder / "tmp"
     temporary.mkdir(parents=True)
