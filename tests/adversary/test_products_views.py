@@ -12,6 +12,7 @@ from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.party import Message
 from mpc_ops.protocol.products import dots, multiply
 from mpc_ops.protocol.ring_claim import RingParams
+from mpc_ops.protocol.shares import ring_zero
 from tests.support.active import run_active, share_ring
 from tests.support.products import prove, views
 
@@ -41,25 +42,25 @@ def test_the_opened_values_of_both_verifiers_are_uniform_whatever_the_inputs(edg
         assert chi_square(nibbles) < CHI_SQUARE_15, name
 
 
-def test_what_a_receiver_of_a_product_sees_is_uniform() -> None:
-    nibbles = []
-    for number in range(4):
-        outcome_bytes: list[bytes] = []
+def test_what_a_receiver_of_a_product_sees_is_uniform_even_if_all_components_are_zero() -> None:
+    bodies: list[bytes] = []
 
-        def watch(message: Message, out=outcome_bytes) -> list[Message]:
-            if message.address.step == "ring-products" and message.address.receiver == 0:
-                out.append(message.body)
-            return [message]
+    def watch(message: Message) -> list[Message]:
+        if message.address.step == "ring-products":
+            bodies.append(message.body)
+        return [message]
 
-        def program(session, number=number):
-            stage = session.stage("s")
-            zero = share_ring([0] * 64, seed=number, rng=random.Random(number))[session.terms.party]
-            z = yield from multiply(stage, zero, zero)
-            return (yield from open_to_all(stage, (yield from stage.barrier()), [z]))
+    def program(session):
+        stage = session.stage("s")
+        zero = ring_zero(stage, 64)
+        z = yield from multiply(stage, zero, zero)
+        return (yield from open_to_all(stage, (yield from stage.barrier()), [z]))
 
-        assert run_active(program, seed=number, mutate=watch).done
-        nibbles += [byte & 15 for body in outcome_bytes for byte in body]
-    assert len(nibbles) == 4 * 64 * 8
+    for number in range(2):
+        outcome = run_active(program, seed=number, mutate=watch)
+        assert [[int(v) for v in result[0]] for result in outcome.results.values()] == [[0] * 64] * 3
+    nibbles = [byte & 15 for body in bodies for byte in body]
+    assert len(nibbles) == 2 * 3 * 64 * 8
     assert chi_square(nibbles) < CHI_SQUARE_15
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mpc_ops.protocol.ring_claim import RingParams, log2_bound
+from mpc_ops.protocol.ring_roles import Place
+from mpc_ops.ring import wide
 from tests.support.products import Cheater, prove, views
 
 
@@ -38,7 +41,7 @@ def test_the_bound_is_the_rate_of_the_best_error_under_random_weights_and_folds(
 
 @pytest.mark.parametrize("repetitions", [1, 2])
 def test_the_best_cheater_passes_the_real_proof_as_often_as_the_bound_says(repetitions: int) -> None:
-    params, trials = RingParams(8, 16, 8, repetitions), 150
+    params, trials = RingParams(8, 16, 8, repetitions), 300
     generator = np.random.default_rng(7)
     accepted = sum(
         prove(views(generator, [1, 1], params, bad=0, error=128), params, prover_type=Cheater, number=number).passed
@@ -46,6 +49,21 @@ def test_the_best_cheater_passes_the_real_proof_as_often_as_the_bound_says(repet
     )
     # Rates 0.134 and 0.041.
     assert within(accepted, trials, 2 ** log2_bound(params, 2))
+
+
+def test_every_coefficient_and_weight_is_drawn_for_itself() -> None:
+    place = Place(("test",), 0, 100, 100)
+    seed = bytes(range(32))
+    drawn = [value for pair in place.coefficients(seed, 0) for side in pair for value in wide.to_ints(side)]
+    assert len(drawn) == len(set(drawn)) == 2 * 2 * 8
+    assert all(value >> 64 and value % (1 << 64) for value in drawn)
+    assert len(set(place.weights(seed).tolist())) == 100
+    masks = [wide.to_ints(mask)[0] for name in ("mask-u", "mask-v") for mask in place.masks(seed, name)]
+    other = [wide.to_ints(mask)[0] for mask in replace(place, prover=1).masks(seed, "mask-u")]
+    assert len({*masks, *other}) == 6
+    assert place.coin_digest(seed, 0) != place.coin_digest(seed, 1)
+    last = place.coefficients(seed, place.folds - 1)
+    assert all(wide.to_ints(side)[-1] == 1 for pair in last for side in pair)
 
 
 def test_an_error_of_lower_valuation_or_a_larger_ring_passes_hardly_ever() -> None:
