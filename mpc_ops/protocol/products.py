@@ -25,7 +25,7 @@ from mpc_ops.protocol.party import Steps, together
 from mpc_ops.protocol.proof_ring import prove_batch
 from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, GateView
 from mpc_ops.protocol.ring_roles import RingBatch
-from mpc_ops.protocol.shares import RingShare, check_owner
+from mpc_ops.protocol.shares import RingShare, check_owner, ring_zero
 from mpc_ops.protocol.stage import ActiveStage, GateLog
 from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
 from mpc_ops.ring.wide import segment_sums_words
@@ -36,7 +36,9 @@ __all__ = [
     "RingGateLog",
     "dot",
     "dots",
+    "fresh",
     "multiply",
+    "random_ring",
     "segment_sums",
     "square",
     "times_public",
@@ -260,6 +262,23 @@ def _cross_products(x: RingShare, y: RingShare, ends: NDArray[np.int64], *, plai
         np.multiply(x.first[block], y.second[block], out=out[block])
         out[block] += x.second[block] * y.first[block]
     return out if plain else segment_sums_words(out, ends)
+
+
+def fresh(stage: ActiveStage, x: RingShare) -> Steps[RingShare]:
+    """Return another sharing of x: its product with the public 1, whose components are (1, 0, 0).
+
+    For results: what leaves a stage then tells nothing about the sharings that it was computed from, and the product is part of
+    the stage's last proof. Rounds, bytes, security and errors as `multiply`.
+    """
+    one = ring_zero(stage, x.count).plus_public(np.ones(x.count, dtype=np.uint64))
+    result = yield from multiply(stage, x, one)
+    return result
+
+
+def random_ring(stage: ActiveStage, count: int) -> RingShare:
+    """Return a share of uniformly random elements that no party knows: component c is F(k_c). No message."""
+    first, second = stage.streams("ring-random", count)
+    return RingShare(stage.terms.sid, stage.party, first, second)
 
 
 def segment_sums(x: RingShare, ends: NDArray[np.int64]) -> RingShare:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,18 @@ import pytest
 from mpc_ops.errors import ComityError
 from mpc_ops.protocol import products
 from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.products import RingGateLog, dot, dots, multiply, segment_sums, square, times_public
+from mpc_ops.protocol.party import together
+from mpc_ops.protocol.products import (
+    RingGateLog,
+    dot,
+    dots,
+    fresh,
+    multiply,
+    random_ring,
+    segment_sums,
+    square,
+    times_public,
+)
 from mpc_ops.protocol.proof_ring import proof_bytes
 from mpc_ops.protocol.ring_claim import RING_64, RingParams, check_bound, folds_of, level_lanes, log2_bound
 from mpc_ops.protocol.ring_roles import Place
@@ -89,6 +101,43 @@ def test_local_operations_send_nothing() -> None:
         yield
 
     assert opened(run(compute, [[1, 2, 3, 4, 5]])) == [9, 0, -12 % MOD]
+
+
+def test_independent_operations_share_a_round_and_a_proof() -> None:
+    def compute(stage, x, y):
+        one, two = yield from together(multiply(stage, x, y), dot(stage, x, x))
+        return one.plus(two)
+
+    outcome = run(compute, [[3], [7]])
+    assert opened(outcome) == [30]
+    assert {place.round for place in outcome.log if place.step == "ring-products"} == {1}
+    assert {place.part for place in outcome.log if place.step == "ring-products"} == {0, 1}
+
+
+def test_a_fresh_sharing_has_the_same_value_and_other_components() -> None:
+    components = []
+
+    def compute(stage, x):
+        z = yield from fresh(stage, x)
+        components.append((x.first.tolist(), z.first.tolist()))
+        return z
+
+    outcome = run(compute, [EDGES])
+    assert opened(outcome) == EDGES
+    assert len(components) == 3
+    assert all(a != b for old, new in components for a, b in zip(old, new, strict=True))
+    assert [size for place, size in outcome.sizes.items() if place.step == "ring-products"] == [40] * 3
+
+
+def test_random_elements_are_unknown_to_each_party_and_never_repeat() -> None:
+    def compute(stage, x):
+        one, two = random_ring(stage, 4), random_ring(stage, 4)
+        return replace(one, first=np.append(one.first, two.first), second=np.append(one.second, two.second))
+        yield
+
+    outcome = run(compute, [[1]])
+    assert len(set(opened(outcome))) == 8
+    assert {place.step for place in outcome.log} == {"flush0", "accept", "open"}
 
 
 def test_rounds_and_bytes_are_those_of_the_docstrings() -> None:
