@@ -20,14 +20,18 @@ from mpc_ops.ring.planes import PlaneArray, check_planes, clear_tail
 from mpc_ops.sharing import held_by
 
 __all__ = [
+    "B",
     "BooleanPlanes",
     "BooleanShare",
     "PassiveBooleanShare",
     "RingShare",
+    "and_public",
     "check_owner",
     "concat",
     "invert",
     "public_like",
+    "rebuilt",
+    "repeat_plane",
     "ring_zero",
     "xor",
     "xor_public",
@@ -198,6 +202,24 @@ def xor_public(share: B, planes: PlaneArray) -> B:
     first = share.first ^ planes if share.party == 0 else share.first
     second = share.second ^ planes if share.party == 2 else share.second
     return replace(share, first=first, second=second)
+
+
+def and_public(share: B, planes: PlaneArray) -> B:
+    """Return the share of x & c for public planes c; no message (linear: every component is masked)."""
+    check_planes(planes, share.width, share.count)
+    return replace(share, first=share.first & planes, second=share.second & planes)
+
+
+def rebuilt(share: B, first: PlaneArray, second: PlaneArray) -> B:
+    """Return a share of the same kind, session, position and number of values with other planes."""
+    return replace(share, first=first, second=second)
+
+
+def repeat_plane(bit: B, width: int) -> B:
+    """Return a share whose `width` planes are all the one plane of `bit`; no message."""
+    if bit.width != 1:
+        raise LocalProtocolError("PLANES_INVALID", "a condition has one bit", expected=1, got=bit.width)
+    return replace(bit, first=np.repeat(bit.first, width, axis=0), second=np.repeat(bit.second, width, axis=0))
 
 
 def invert(share: B) -> B:

@@ -131,7 +131,11 @@ class GateLog(ABC):
 
     @abstractmethod
     def prove(self, batch: int) -> Steps[None]:
-        """Prove and verify everything pending and forget it; raises Abort PROOF_REJECTED or COIN_MISMATCH."""
+        """Prove and verify pending gates and forget them; raises Abort PROOF_REJECTED or COIN_MISMATCH.
+
+        One call takes at most about `limit_bytes`, in the order of logging, so that batches end at gates that the plan
+        fixes; the stage calls again while something is pending.
+        """
 
     @abstractmethod
     def wipe(self) -> None:
@@ -261,8 +265,11 @@ class ActiveStage(ComputeStage):
 
     def settle(self) -> Steps[None]:
         """Prove what is pending if it reached the limit; every operation calls it after it logged its gates."""
-        if sum(log.pending_bytes for log in self._logs.values()) >= self.terms.limit_bytes:
+        while self._pending_bytes() >= self.terms.limit_bytes:
             yield from self._prove_pending()
+
+    def _pending_bytes(self) -> int:
+        return sum(log.pending_bytes for log in self._logs.values())
 
     def exchange(
         self, step: str, *, to_prev: bytes = b"", to_next: bytes = b"", expect_prev: int = 0, expect_next: int = 0
@@ -344,6 +351,8 @@ class ActiveStage(ComputeStage):
         """
         self.computing()
         yield from self._prove_pending()
+        while self._pending_bytes():
+            yield from self._prove_pending()
         yield from self._accept()
         self._logs.clear()
         self._phase = "accepted"

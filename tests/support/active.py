@@ -10,9 +10,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpc_ops.errors import ComityError
+from mpc_ops.protocol.and_kernels import BlockLayout, Side, pad_words
+from mpc_ops.protocol.boolean import evaluate
+from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.party import Address, Message, Party
+from mpc_ops.protocol.proof_and import (
+    AndLog,
+    AndProof,
+    AndProver,
+    FinalValues,
+    LeftVerifier,
+    RightVerifier,
+    values_fit,
+)
 from mpc_ops.protocol.shares import BooleanShare, RingShare
 from mpc_ops.protocol.stage import ActiveSession, PartyKeys, SessionTerms
+from mpc_ops.ring.field61 import PrimeField
 from mpc_ops.ring.planes import to_planes
 from tests.support.core import pair_keys
 
@@ -145,3 +158,115 @@ def share_ring(values: Sequence[int], seed: object = "s", rng: random.Random | N
     parts.append(plain - parts[0] - parts[1])
     sid = terms_of(0, seed).sid
     return [RingShare(sid, party, parts[party], parts[(party + 1) % 3]) for party in range(3)]
+
+
+class TinyField(PrimeField):
+    """A prime field in which false accepts can be seen."""
+
+    def __init__(self, p: int) -> None:
+        self.p = p
+
+    def reduce(self, words):
+        return words % np.uint64(self.p)
+
+    def mul(self, left, right):
+        return left * right % np.uint64(self.p)
+
+    def combine(self, rows, coefficients):
+        return (self.array(coefficients)[:, None] * rows % np.uint64(self.p)).sum(axis=0) % np.uint64(self.p)
+
+    def cross(self, left, right):
+        lanes = len(left)
+        product = left @ right.T % np.uint64(self.p)
+        return [int(product.diagonal(-degree).sum()) % self.p for degree in range(-(lanes - 1), lanes)]
+
+
+SMALL_LAYOUT = BlockLayout(lanes=4, slots=1, inner=(4, 8), inner_slots=1, last=8)
+"""64 gates a word, 4 words a block: a proof of 4 words has levels 4, 4, 8, last (8 elements)."""
+
+
+@dataclass
+class Gates:
+    """Gate words of all three parties: component c of the inputs, the output and the masks."""
+
+    x: list[np.ndarray]
+    y: list[np.ndarray]
+    z: list[np.ndarray]
+    r: list[np.ndarray]
+
+    @classmethod
+    def random(cls, words: int, rng: np.random.Generator) -> Gates:
+        draw = [[rng.integers(0, 1 << 64, words, dtype=np.uint64) for _ in range(3)] for _ in range(3)]
+        x, y, r = draw
+        z = []
+        for i in range(3):
+            j = (i + 1) % 3
+            z.append((x[i] & (y[i] ^ y[j])) ^ (x[j] & y[i]) ^ r[i] ^ r[j])
+        return cls(x, y, z, r)
+
+    def left(self, i: int, layout: BlockLayout) -> Side:
+        e = (self.x[i] & self.y[i]) ^ self.z[i] ^ self.r[i]
+        return Side(*(pad_words([part], layout) for part in (self.x[i], self.y[i], e)))
+
+    def right(self, i: int, layout: BlockLayout) -> Side:
+        j = (i + 1) % 3
+        return Side(*(pad_words([part], layout) for part in (self.x[j], self.y[j], self.r[j])))
+
+
+@dataclass
+class Trial:
+    """One proof of prover 0 with its two verifiers, without a network; hooks bend single steps."""
+
+    gates: Gates
+    layout: BlockLayout
+    prime_field: PrimeField
+    rng: random.Random
+    prover_type: type[AndProver] = AndProver
+    on_message: Callable[[int, list[int]], list[int]] | None = None
+    left: FinalValues | None = None
+    right: FinalValues | None = None
+    stated: tuple[FinalValues, FinalValues] | None = None
+
+    def run(self) -> bool:
+        keys = (self.rng.randbytes(32), self.rng.randbytes(32))
+        words = self.layout.padded(len(self.gates.x[0]))
+        proof = AndProof(("test",), 0, words, self.layout, self.prime_field)
+        sides = self.gates.left(0, self.layout), self.gates.right(0, self.layout)
+        self.prover = prover = self.prover_type(proof, *sides, keys)
+        left, right = LeftVerifier(proof, sides[0], keys[0]), RightVerifier(proof, sides[1], keys[1])
+        for level in range(proof.levels):
+            message = prover.message()
+            if self.on_message:
+                values = self.on_message(level, np.frombuffer(message, dtype="<u8").tolist())
+                message = np.array(values, dtype="<u8").tobytes()
+            left.take(message)
+            right.take()
+            seed = self.rng.randbytes(32)
+            if level < proof.levels - 1:
+                for role in (prover, left, right):
+                    role.fold(seed)
+        self.left, self.right = left.final(seed), right.final(seed)
+        self.stated = prover.statement(seed)
+        return values_fit(self.left, self.right, self.prime_field)
+
+
+def small_proofs(monkeypatch) -> None:
+    """Let the sessions of a test prove in small blocks, so that a proof takes milliseconds."""
+    monkeypatch.setattr(AndLog, "layout", SMALL_LAYOUT)
+
+
+def run_circuits(circuits: Callable, **options) -> list[np.ndarray]:
+    """Evaluate `circuits(party)` in one stage, open all results and insist that the parties agree."""
+
+    def program(session):
+        stage = session.stage("one")
+        results = yield from evaluate(stage, "c", circuits(stage.party))
+        token = yield from stage.barrier()
+        return (yield from open_to_all(stage, token, results))
+
+    out = run_active(program, **options)
+    assert not out.errors, out.errors
+    first = out.results[0]
+    for party in (1, 2):
+        assert all(np.array_equal(one, other) for one, other in zip(first, out.results[party], strict=True))
+    return first

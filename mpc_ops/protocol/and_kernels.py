@@ -1,0 +1,189 @@
+"""Local work of the proof of AND gates at level 1, in numpy: the specification, test oracle and fallback of other kernels.
+
+Words are lanes: a block is `lanes` lanes of `slots` words, lane a holding words slots*a .. slots*(a+1)-1 of the block; a column
+is one bit of one slot. The layout is public and fixed (64 lanes, 8 slots), so that operators with different kernels
+understand each other. Padding words are zero and count as right gates.
+
+The fold reads tables at indices that depend on shares: on a host shared with others it leaks a little through the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc_ops.errors import LocalProtocolError
+from mpc_ops.ring import RingArray, check_ring
+from mpc_ops.ring.field61 import FieldArray, PrimeField
+from mpc_ops.ring.planes import WORD_BITS, transpose_bits
+
+__all__ = ["PUBLIC_LAYOUT", "BlockLayout", "Side", "cross_gates", "fold_gates", "pad_words"]
+
+_CHUNK_WORDS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLayout:
+    """How gates are arranged and folded; the same at all three parties.
+
+    Attributes:
+        lanes: lanes of level 1, a power of two up to 64.
+        slots: words per lane and block.
+        inner: lanes of the second level, and of all later ones.
+        inner_slots: elements per lane and block after level 1.
+        last: most elements of the last level.
+    """
+
+    lanes: int = 64
+    slots: int = 8
+    inner: tuple[int, int] = (8, 16)
+    inner_slots: int = 8
+    last: int = 512
+
+    @property
+    def block_words(self) -> int:
+        """Words per block."""
+        return self.lanes * self.slots
+
+    def padded(self, words: int) -> int:
+        """Return the number of words with padding."""
+        return -(-words // self.block_words) * self.block_words
+
+    def levels(self, words: int) -> tuple[tuple[int, ...], int]:
+        """Return (lanes of each level before the last, elements of the last level) for that many words."""
+        size = 4 * self.padded(words) // self.lanes * WORD_BITS
+        lanes = [self.lanes]
+        while size > self.last:
+            step = self.inner[0] if len(lanes) == 1 else self.inner[1]
+            block = step * self.inner_slots
+            lanes.append(step)
+            size = -(-size // block) * self.inner_slots
+        return tuple(lanes), size
+
+
+PUBLIC_LAYOUT = BlockLayout()
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a batch of gates, padded to blocks: what prover and one verifier know.
+
+    Attributes:
+        x, y: the two inputs' component, in words.
+        e: the side's part of the gate's error: x & y ^ z ^ r on the left, r on the right.
+    """
+
+    x: RingArray
+    y: RingArray
+    e: RingArray
+
+    def __repr__(self) -> str:
+        return f"Side(words={len(self.x)}, <redacted>)"
+
+
+def pad_words(parts: Sequence[RingArray], layout: BlockLayout) -> RingArray:
+    """Return the parts as one vector, with zeros up to a whole block."""
+    words = sum(len(part) for part in parts)
+    out = np.zeros(layout.padded(words), dtype=np.uint64)
+    place = 0
+    for part in parts:
+        out[place : place + len(part)] = check_ring(part)
+        place += len(part)
+    return out
+
+
+def _lane_major(words: RingArray, layout: BlockLayout) -> RingArray:
+    """Return whole blocks with each lane's words of all blocks side by side, flat."""
+    blocks = words.reshape(-1, layout.lanes, layout.slots)
+    return np.ascontiguousarray(blocks.transpose(1, 0, 2)).reshape(-1)
+
+
+def cross_gates(left: Side, right: Side, layout: BlockLayout) -> list[int]:
+    """Return R as integers: R[d + lanes - 1] = sum over lanes a - b = d and columns of (-1)^E.
+
+    E = x_a & y'_b ^ y_a & x'_b ^ e_a ^ e'_b. Five logic operations and a population count per word and pair of lanes.
+
+    Raises:
+        LocalProtocolError: GATES_INVALID if a side is not made of whole blocks.
+    """
+    words = len(left.x)
+    if words % layout.block_words or any(len(side) != words for side in (left.y, left.e, right.x, right.y, right.e)):
+        raise LocalProtocolError("GATES_INVALID", "a batch of gates is not made of whole blocks", got=words)
+    totals = [0] * (2 * layout.lanes - 1)
+    chunk = max(1, _CHUNK_WORDS // layout.block_words) * layout.block_words
+    first, second = np.empty(chunk, dtype=np.uint64), np.empty(chunk, dtype=np.uint64)
+    counts = np.empty(chunk, dtype=np.uint8)
+    for start in range(0, words, chunk):
+        part = slice(start, start + chunk)
+        x, y, e = (_lane_major(side[part], layout) for side in (left.x, left.y, left.e))
+        other_x, other_y, other_e = (_lane_major(side[part], layout) for side in (right.x, right.y, right.e))
+        lane = len(x) // layout.lanes
+        for degree in range(-(layout.lanes - 1), layout.lanes):
+            size = (layout.lanes - abs(degree)) * lane
+            a, b = slice(max(degree, 0) * lane, None), slice(max(-degree, 0) * lane, None)
+            error, term, count = first[:size], second[:size], counts[:size]
+            np.bitwise_and(x[a][:size], other_y[b][:size], out=error)
+            np.bitwise_and(y[a][:size], other_x[b][:size], out=term)
+            error ^= term
+            error ^= e[a][:size]
+            error ^= other_e[b][:size]
+            np.bitwise_count(error, out=count)
+            totals[degree + layout.lanes - 1] += WORD_BITS * size - 2 * int(count.sum(dtype=np.uint64))
+    return totals
+
+
+def _tables(coefficients: Sequence[int], field: PrimeField) -> list[FieldArray]:
+    """Return a table per 16 lanes: table q at v = sum of the coefficients of the bits of v, from lane 16 q on."""
+    out = []
+    for start in range(0, len(coefficients), 16):
+        table = np.zeros(1, dtype=np.uint64)
+        for coefficient in coefficients[start : start + 16]:
+            table = np.concatenate([table, field.reduce(table + np.uint64(coefficient))])
+        out.append(table)
+    return out
+
+
+def _columns(words: RingArray, layout: BlockLayout) -> RingArray:
+    """Return one word per column (bit major, slot minor in each block); bit a of it is lane a."""
+    blocks = words.reshape(-1, layout.lanes, layout.slots)
+    rows = np.zeros((len(blocks), WORD_BITS, layout.slots), dtype=np.uint64)
+    rows[:, : layout.lanes] = blocks
+    transpose_bits(rows)
+    return rows.reshape(-1)
+
+
+def _look_up(tables: Sequence[FieldArray], words: NDArray[np.uint64], field: PrimeField) -> FieldArray:
+    total = np.take(tables[0], words & np.uint64(0xFFFF))
+    for place, table in enumerate(tables[1:], start=1):
+        total += np.take(table, (words >> np.uint64(16 * place)) & np.uint64(0xFFFF))
+    return field.reduce(total)
+
+
+def fold_gates(
+    side: Side, coefficients: Sequence[int], layout: BlockLayout, field: PrimeField, *, right: bool
+) -> FieldArray:
+    """Return the folded vector of a side: four components, one after the other, of one element per column.
+
+    Left: sum_a c_a s_a (1, x_a, y_a, x_a y_a); right: sum_b c_b s_b (1, -2 y_b, -2 x_b, 4 x_b y_b), with s = (-1)^e.
+    Lengths: 4 * words * 64 / lanes.
+    """
+    tables, everything = _tables(coefficients, field), sum(coefficients) % field.p
+    words = len(side.x)
+    out = np.empty((4, words // layout.lanes * WORD_BITS), dtype=np.uint64)
+    twice = np.uint64(2 * field.p)
+    chunk = max(1, (_CHUNK_WORDS >> 3) // layout.block_words) * layout.block_words
+    for start in range(0, words, chunk):
+        part = slice(start, start + chunk)
+        x, y, e = (_columns(vector[part], layout) for vector in (side.x, side.y, side.e))
+        place = slice(start // layout.lanes * WORD_BITS, start // layout.lanes * WORD_BITS + len(x))
+        for component, word in enumerate((None, x, y, x & y)):
+            plain = np.uint64(everything) if word is None else _look_up(tables, word, field)
+            signed = _look_up(tables, e if word is None else word & e, field)
+            out[component, place] = field.reduce(plain + (twice - (signed << np.uint64(1))))
+    if not right:
+        return out.reshape(-1)
+    doubled = [field.reduce(twice - (out[component] << np.uint64(1))) for component in (2, 1)]
+    return np.concatenate([out[0], *doubled, field.reduce(out[3] << np.uint64(2))])
