@@ -50,7 +50,7 @@ from tests.support.demo_run import (
     subtotal_secrets,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo"), pytest.mark.timeout(1000)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1000)]
 
 NEWEST = PERIODS[-1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

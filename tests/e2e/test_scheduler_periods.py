@@ -18,7 +18,6 @@ from tests.support.airflow_api import Api, wait_for
 
 pytestmark = [
     pytest.mark.scheduler,
-    pytest.mark.xdist_group("scheduler"),
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.timeout(240),

@@ -17,7 +17,6 @@ from infra.demo.background import Background
 
 pytestmark = [
     pytest.mark.scheduler,
-    pytest.mark.xdist_group("scheduler"),
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.timeout(300),

@@ -142,7 +142,7 @@ def test_validation_control_totals_tie(tmp_path):
     # 15 of 20 rows are in March 2026: 15 x 10.25 and 15 x 3, the latter within a tolerance of 1.
     file = ledger(tmp_path, "2026-03,4000-4999,153.75", "2026-02,4000-4999,1", "2026-03,units,44")
     assert tie(file) == "passed"
-    assert tie(None, CONTRACT) == "none"
+    assert tie(None, replace(CONTRACT, control_totals=[])) == "none"
 
 
 def test_validation_control_totals_that_do_not_tie(tmp_path):
