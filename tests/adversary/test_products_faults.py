@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mpc_ops.errors import ComityError
+from mpc_ops.protocol.convert import bits_to_ring
 from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.party import Message
 from mpc_ops.protocol.products import dots, multiply
 from mpc_ops.protocol.proof_ring import Verdict, judge
 from mpc_ops.protocol.ring_claim import RingParams
 from mpc_ops.protocol.stage import ActiveSession, ActiveStage
-from tests.support.active import run_active, share_ring
+from tests.support.active import run_active, share_bits, share_ring
 from tests.support.products import Cheater, plus, prove, views
 
 LENGTHS = [1, 1, 30]
@@ -172,6 +174,41 @@ def test_a_corrupt_party_is_stopped_before_anything_is_opened(fault: str, party:
     assert code in {outcome.errors[other].code for other in honest if other in outcome.errors}
     assert not any(other in outcome.results for other in honest)
     assert "open" not in {place.step for place in outcome.log if place.sender in honest}
+
+
+@pytest.mark.parametrize("side", ["first", "second"])
+@pytest.mark.parametrize("liar", range(3))
+def test_a_party_that_computes_with_another_component_than_its_neighbour_holds_is_stopped(liar: int, side: str) -> None:
+    """Its messages fit what it computes, but each component has a second holder, who verifies with its own copy."""
+
+    def lying(session):
+        rng = random.Random(11)
+        x, y = (share_ring(values, rng=rng)[session.terms.party] for values in (XS, YS))
+        if session.terms.party == liar:
+            x = replace(x, **{side: getattr(x, side) + np.array([0, 1, 0], dtype=np.uint64)})
+        stage = session.stage("s")
+        z = yield from multiply(stage, x, y)
+        return (yield from open_to_all(stage, (yield from stage.barrier()), [z]))
+
+    outcome = run_active(lying)
+    honest = [party for party in range(3) if party != liar]
+    assert not outcome.results
+    assert "PROOF_REJECTED" in {outcome.errors[party].code for party in honest if party in outcome.errors}
+
+
+@pytest.mark.parametrize("liar", range(3))
+def test_a_bit_cannot_be_falsified_on_its_way_to_the_ring(liar: int) -> None:
+    def lying(session):
+        bits = share_bits([1, 0, 1], 1, rng=random.Random(5))[session.terms.party]
+        if session.terms.party == liar:
+            bits = replace(bits, first=bits.first ^ np.uint64(2))
+        stage = session.stage("s")
+        ring = yield from bits_to_ring(stage, bits)
+        return (yield from open_to_all(stage, (yield from stage.barrier()), [ring]))
+
+    outcome = run_active(lying)
+    assert not outcome.results
+    assert "PROOF_REJECTED" in outcome.codes()
 
 
 def test_every_message_with_one_flipped_bit_never_gives_a_wrong_output() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol.convert import bits_to_ring, inject, inject_sums, planes_to_ring, values_to_ring
+from mpc_ops.protocol.convert import bits_to_ring, inject, inject_sums, planes_to_ring, ring_to_bits, values_to_ring
 from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.products import multiply
 from tests.support.active import run_active, share_bits, share_ring
@@ -89,6 +89,34 @@ def test_flagged_sums_and_counts_cost_one_element_per_segment_after_the_bits() -
     assert sums == [sum(b * v for b, v in zip(bits[p], values[p], strict=True)) % MOD for p in parts]
     assert counts == [sum(bits[p]) for p in parts]
     assert product_bytes(outcome) == [800, 800, 24]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8, 33, 64])
+def test_elements_become_bits(width: int) -> None:
+    rnd = random.Random(width)
+    values = [0, 1, MOD - 1, 1 << 63, (1 << 63) - 1, *(rnd.getrandbits(64) for _ in range(66))]
+    (got,), _ = run(lambda stage, x: ring_to_bits(stage, x, width), share_ring(values))
+    assert got == [value % (1 << width) for value in values]
+
+
+def test_64_bits_take_8_rounds_and_426_ands() -> None:
+    _, outcome = run(ring_to_bits, share_ring([5] * 64))
+    steps = [
+        size for place, size in outcome.sizes.items() if place.step.startswith("ring-to-bits") and place.sender == 0
+    ]
+    assert len(steps) == 8
+    assert sum(steps) == 8 * 426
+
+
+def test_there_and_back_in_one_stage_with_both_proofs_in_one_batch() -> None:
+    def there_and_back(stage, x):
+        bits = yield from ring_to_bits(stage, x)
+        return (yield from values_to_ring(stage, bits))
+
+    values = [0, 1, MOD - 1, 1 << 63, 123456789]
+    (got,), outcome = run(there_and_back, share_ring(values))
+    assert got == values
+    assert {place.step for place in outcome.log if place.step.startswith("flush")} == {"flush0"}
 
 
 def test_no_values_send_nothing() -> None:
