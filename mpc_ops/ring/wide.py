@@ -298,7 +298,8 @@ def _gram(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.f
     one, two = _tiles(left), _tiles(right)
     stacked = np.matmul(one[:, np.newaxis], two[np.newaxis].transpose(0, 1, 2, 4, 3)).sum(axis=2)
     height, width = stacked.shape[2:]
-    return stacked.transpose(0, 2, 1, 3).reshape(len(one) * height, len(two) * width)[:rows, :across]
+    whole: NDArray[np.float64] = stacked.transpose(0, 2, 1, 3).reshape(len(one) * height, len(two) * width)
+    return whole[:rows, :across]
 
 
 def _tiles(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
