@@ -296,7 +296,8 @@ def _gram(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.f
     """Return left @ right^T as sums of small products of at most 64 x 64 x 64."""
     rows, across = len(left), len(right)
     one, two = _tiles(left), _tiles(right)
-    stacked = np.matmul(one[:, np.newaxis], two[np.newaxis].transpose(0, 1, 2, 4, 3)).sum(axis=2)
+    products: NDArray[np.float64] = np.matmul(one[:, np.newaxis], two[np.newaxis].transpose(0, 1, 2, 4, 3))
+    stacked: NDArray[np.float64] = products.sum(axis=2)
     height, width = stacked.shape[2:]
     whole: NDArray[np.float64] = stacked.transpose(0, 2, 1, 3).reshape(len(one) * height, len(two) * width)
     return whole[:rows, :across]
