@@ -24,7 +24,7 @@ from mpc_ops.protocol.proof_and import (
     values_fit,
 )
 from mpc_ops.protocol.shares import BooleanShare, RingShare
-from mpc_ops.protocol.stage import ActiveSession, PartyKeys, SessionTerms
+from mpc_ops.protocol.stage import ActiveSession, ActiveStage, PartyKeys, SessionTerms
 from mpc_ops.ring.field61 import PrimeField
 from mpc_ops.ring.planes import to_planes
 from tests.support.core import pair_keys
@@ -223,6 +223,7 @@ class Trial:
     rng: random.Random
     prover_type: type[AndProver] = AndProver
     on_message: Callable[[int, list[int]], list[int]] | None = None
+    seed_of: Callable[[int], bytes] | None = None
     left: FinalValues | None = None
     right: FinalValues | None = None
     stated: tuple[FinalValues, FinalValues] | None = None
@@ -241,7 +242,7 @@ class Trial:
                 message = np.array(values, dtype="<u8").tobytes()
             left.take(message)
             right.take()
-            seed = self.rng.randbytes(32)
+            seed = self.seed_of(level) if self.seed_of else self.rng.randbytes(32)
             if level < proof.levels - 1:
                 for role in (prover, left, right):
                     role.fold(seed)
@@ -270,3 +271,37 @@ def run_circuits(circuits: Callable, **options) -> list[np.ndarray]:
     for party in (1, 2):
         assert all(np.array_equal(one, other) for one, other in zip(first, out.results[party], strict=True))
     return first
+
+
+Bend = Callable[[str, str, bytes], bytes]
+"""(step, "prev" or "next", honest body) -> what a corrupt party sends, and notes in its own transcript."""
+
+
+def corrupt_session(bend: Bend) -> type[ActiveSession]:
+    """A session type whose outbound messages are bent before the party's own transcript sees them.
+
+    So FLUSHED agrees on both ends, as with a party that lies consistently; only proofs and checks can find it.
+    """
+
+    class CorruptStage(ActiveStage):
+        def exchange(self, step, *, to_prev=b"", to_next=b"", expect_prev=0, expect_next=0):
+            to_prev = bend(step, "prev", to_prev) if to_prev else to_prev
+            to_next = bend(step, "next", to_next) if to_next else to_next
+            return (
+                yield from super().exchange(
+                    step, to_prev=to_prev, to_next=to_next, expect_prev=expect_prev, expect_next=expect_next
+                )
+            )
+
+    class CorruptSession(ActiveSession):
+        stage_type = CorruptStage
+
+    return CorruptSession
+
+
+def flip(body: bytes, rng: random.Random) -> bytes:
+    """Flip one bit."""
+    place = rng.randrange(8 * len(body))
+    out = bytearray(body)
+    out[place // 8] ^= 1 << (place % 8)
+    return bytes(out)
