@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = "comity"
 USER = "comity"
 LOOPBACK = "127.0.0.1"
+# SQLite's own patience is 5 s. On a busy machine a component that waits longer for another one's transaction would end.
+_LOCK_WAIT_S = 120
 
 DEMO_WAITING: Mapping[str, float] = {
     "retries": 20,
@@ -114,7 +116,10 @@ def _configuration(home: Path, site_toml: Path, comity: Mapping[str, float]) -> 
             "simple_auth_manager_users": f"{USER}:admin",
             "simple_auth_manager_passwords_file": home / "passwords.json",
         },
-        "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}", "load_default_connections": False},
+        "database": {
+            "sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout={_LOCK_WAIT_S}",
+            "load_default_connections": False,
+        },
         "dag_processor": {
             "dag_bundle_config_list": json.dumps([bundle]),
             "dag_bundle_storage_path": home / "bundles",

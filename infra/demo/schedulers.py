@@ -16,7 +16,14 @@ import httpx
 
 from infra.airflow.home import DEMO_WAITING, SiteError, prepare_home
 from infra.airflow.rest import ENDED, Rest, TaskWatch
-from infra.airflow.stack import Stack, ended_components, processes_of, start_stack, stop_stack
+from infra.airflow.stack import (
+    Stack,
+    ended_components,
+    processes_of,
+    start_component,
+    start_stack,
+    stop_stack,
+)
 from infra.demo.agreement import People
 from infra.demo.homes import DemoHomes
 from infra.demo.sites import dag_runs
@@ -45,7 +52,8 @@ _START_S = 600.0
 _STARTS_AT_ONCE = 2
 _PAUSE_S = 2.0
 _STALL_S = 900.0
-_GRACE_S = 120.0
+_GRACE_S = 600.0
+_REVIVALS = 5
 
 
 def scheduler_waiting(wait_days: float = 0.25) -> dict[str, float]:
@@ -74,14 +82,14 @@ def run_schedulers(
         say: prints a line of progress.
 
     Raises:
-        RuntimeError: a run failed, a component ended, or nothing happened for 15 minutes; with the place of the logs.
+        RuntimeError: a run failed, a site's components ended time and again, or nothing happened for 15 minutes; with the place of the logs.
         SiteError: an Airflow did not start, or did not stop.
     """
     people = People(homes, periods)
     try:
         stacks = _start(homes, say)
         people.start()
-        _Months(homes, stacks, periods, on_event).follow(people, on_month)
+        _Months(homes, stacks, periods, on_event, say).follow(people, on_month)
     finally:
         people.stop()
         _stop(homes, say)
@@ -121,8 +129,10 @@ class _Months:
         stacks: Mapping[str, Stack],
         periods: tuple[str, ...],
         on_event: Callable[[Event], None],
+        say: Callable[[str], None],
     ) -> None:
-        self._homes, self._stacks, self._periods, self._on_event = homes, stacks, periods, on_event
+        self._homes, self._stacks, self._periods, self._on_event, self._say = homes, stacks, periods, on_event, say
+        self._revived = dict.fromkeys(stacks, 0)
         self._watches = {site: TaskWatch(site, Rest(stack)) for site, stack in stacks.items()}
         self._silent_since = dict.fromkeys(stacks, time.monotonic())
         self._moved = time.monotonic()
@@ -168,8 +178,7 @@ class _Months:
         if people.failures:
             raise RuntimeError("; ".join(people.failures))
         for site, stack in self._stacks.items():
-            if ended := ended_components(stack):
-                raise RuntimeError(f"{', '.join(ended)} of site {site} ended; see {stack.home}/logs")
+            self._revive(site, stack)
             if time.monotonic() - self._silent_since[site] > _GRACE_S:
                 raise RuntimeError(f"the REST API of site {site} has been silent; see {stack.log_of('api-server')}")
         if time.monotonic() - self._moved > _STALL_S:
@@ -178,6 +187,15 @@ class _Months:
                 f"nothing has happened for {_STALL_S / 60:.0f} minutes; open: {', '.join(waiting[:10])}; "
                 f"see {self._homes.root / 'airflow'}"
             )
+
+    def _revive(self, site: str, stack: Stack) -> None:
+        # As a service manager does: what an ended component left unfinished goes on when it is there again.
+        for component in ended_components(stack):
+            self._revived[site] += 1
+            if self._revived[site] > _REVIVALS:
+                raise RuntimeError(f"{component} of site {site} ended again; see {stack.log_of(component)}")
+            self._say(f"  · {component} of site {site} ended and is started again; see {stack.log_of(component)}")
+            stack.pids[component] = start_component(stack, component)
 
     def _open(self, period: str) -> list[tuple[str, str]]:
         """Return the runs of a month that are expected or there, and have not ended."""
