@@ -17,10 +17,11 @@ from local_stores.errors import NotYet
 from mpc_ops.errors import Abort, PolicyViolation, StateError
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.signed import run_id_of, utc_text
+from mpc_ops.plan.crossings import crossings
 from mpc_ops.plan.releases import open_release
 from mpc_ops.planner.release import release_report
 from tests.support.faults import refused, says, withdrawal
-from tests.support.federation import AUTHOR, make_calendar
+from tests.support.federation import AUTHOR, make_calendar, make_plan
 from tests.support.whole import until, values_of, whole_federation
 
 pytestmark = pytest.mark.e2e
@@ -228,6 +229,20 @@ def test_an_operator_that_alters_its_result_part_is_caught_by_the_recipient_and_
 
 
 # ------------------------------------------------------------------------------------------------------ border rules
+
+
+def test_without_a_gate_the_same_crossings_are_record_level_and_denied(whole):
+    found = {}
+    for k in (10, 1):
+        plan = make_plan(whole.federation, k=k, min_owners=2)
+        flows = [one for one in crossings(plan, whole.federation, now=datetime.now(UTC)) if one.border and one.lanes]
+        found[k] = {(one.sender, one.receiver): (str(one.payload_class), one.allowed, one.same_area) for one in flows}
+    assert set(found[10]) == set(found[1])
+    assert {one[:2] for one in found[10].values()} == {("aggregate_share", True), ("released_aggregate", True)}
+    assert {one[0] for one in found[1].values()} == {"record_share"}
+    allowed = {pair for pair, (_, allowed, _) in found[1].items() if allowed}
+    assert allowed == {(name, "nl-1") for name in REGION}  # inside the EEA record-level shares may go to an operator
+    assert not any(allowed for _, allowed, same_area in found[1].values() if not same_area)
 
 
 def test_a_report_without_a_gate_is_refused_at_planning(whole):
