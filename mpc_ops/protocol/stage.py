@@ -36,6 +36,7 @@ from mpc_ops.sharing import held_by
 
 __all__ = [
     "DEFAULT_LIMIT_BYTES",
+    "MAX_LIMIT_BYTES",
     "ActiveSession",
     "ActiveStage",
     "BarrierToken",
@@ -53,6 +54,8 @@ L = TypeVar("L", bound="GateLog")
 VERSION = "comity/active/v1"
 DEFAULT_LIMIT_BYTES = 1 << 25
 """Bytes of logged gates at which a batch is proven: 2^25 AND gates, at one byte each."""
+MAX_LIMIT_BYTES = 1 << 26
+"""At most 2^26 AND gates a batch: far below p, so that wrong gates cannot add up to a multiple of it."""
 _MAC_BYTES = 32
 _MINT = object()
 
@@ -92,6 +95,16 @@ class SessionTerms:
     party: int
     members: tuple[str, str, str]
     limit_bytes: int = DEFAULT_LIMIT_BYTES
+
+    def __post_init__(self) -> None:
+        held_by(self.party)
+        if not 1 <= self.limit_bytes <= MAX_LIMIT_BYTES:
+            raise LocalProtocolError(
+                "BATCH_TOO_LARGE",
+                "a batch would hold more gates than one proof may have",
+                expected=f"1 to {MAX_LIMIT_BYTES} bytes",
+                got=self.limit_bytes,
+            )
 
     def context(self, stage: str) -> tuple[ContextItem, ...]:
         """Return the context items that every key, coin and MAC of a stage begins with."""

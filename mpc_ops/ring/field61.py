@@ -30,6 +30,7 @@ _LIMBS = 4
 _SHIFTS = 2 * _LIMBS - 1
 _CHUNK_COLUMNS = 4096
 _EXACT_COLUMNS = 1 << 20
+_SINGLE_THREAD_WORK = 1 << 18
 
 
 class PrimeField(ABC):
@@ -133,21 +134,25 @@ class Field61(PrimeField):
                 for other in range(_LIMBS):
                     weights[place + other, lane, other] = limb
         flat = weights.reshape(_SHIFTS, lanes * _LIMBS)
+        tile = _tile(_SHIFTS * lanes * _LIMBS)
         out = np.empty(columns, dtype=np.uint64)
         for start in range(0, columns, _CHUNK_COLUMNS):
-            sums = flat @ _limbs(rows[:, start : start + _CHUNK_COLUMNS])
-            out[start : start + _CHUNK_COLUMNS] = self._recombine(sums.astype(np.uint64))
+            part = rows[:, start : start + _CHUNK_COLUMNS]
+            sums = np.matmul(flat, _limb_tiles(part, tile)).astype(np.uint64).transpose(1, 0, 2)
+            out[start : start + _CHUNK_COLUMNS] = self._recombine(sums).reshape(-1)[: part.shape[1]]
         return out
 
     def cross(self, left: FieldArray, right: FieldArray) -> list[int]:
         """Return the diagonal sums of left @ right^T by products of 16-bit limbs."""
         lanes, columns = left.shape
+        tile = _tile((lanes * _LIMBS) ** 2)
         total = np.zeros((lanes, lanes), dtype=np.uint64)
         for begin in range(0, columns, _EXACT_COLUMNS):
             sums = np.zeros((lanes * _LIMBS, lanes * _LIMBS))
             for start in range(begin, min(begin + _EXACT_COLUMNS, columns), _CHUNK_COLUMNS):
                 block = slice(start, min(start + _CHUNK_COLUMNS, begin + _EXACT_COLUMNS))
-                sums += _limbs(left[:, block]) @ _limbs(right[:, block]).T
+                first, second = _limb_tiles(left[:, block], tile), _limb_tiles(right[:, block], tile)
+                sums += np.matmul(first, second.transpose(0, 2, 1)).sum(axis=0)
             parts = sums.astype(np.uint64).reshape(lanes, _LIMBS, lanes, _LIMBS)
             by_shift = np.zeros((_SHIFTS, lanes, lanes), dtype=np.uint64)
             for place in range(_LIMBS):
@@ -166,13 +171,28 @@ class Field61(PrimeField):
         return self.reduce(total)
 
 
-def _limbs(rows: FieldArray) -> NDArray[np.float64]:
-    """Return 16-bit limbs as floats: shape (lanes, columns) to (lanes * 4, columns), row 4 a + j is limb j of row a."""
+def _tile(work_per_column: int) -> int:
+    """Return how many columns a matrix product may have so that the BLAS does it in one thread.
+
+    Larger products of these thin shapes are split over threads, which costs more than the product and a thousand times as
+    much on a busy host.
+    """
+    return max(1, _SINGLE_THREAD_WORK // work_per_column)
+
+
+def _limb_tiles(rows: FieldArray, tile: int) -> NDArray[np.float64]:
+    """Return 16-bit limbs as floats: (lanes, columns) to (tiles, lanes * 4, tile), zero behind the last column."""
     lanes, columns = rows.shape
-    out = np.empty((lanes, _LIMBS, columns))
+    tiles = -(-columns // tile)
+    if tiles * tile != columns:
+        padded = np.zeros((lanes, tiles * tile), dtype=np.uint64)
+        padded[:, :columns] = rows
+        rows = padded
+    source = rows.reshape(lanes, tiles, tile).transpose(1, 0, 2)
+    out = np.empty((tiles, lanes, _LIMBS, tile))
     for place in range(_LIMBS):
-        out[:, place] = (rows >> np.uint64(16 * place)) & np.uint64(0xFFFF)
-    return out.reshape(lanes * _LIMBS, columns)
+        out[:, :, place] = (source >> np.uint64(16 * place)) & np.uint64(0xFFFF)
+    return out.reshape(tiles, lanes * _LIMBS, tile)
 
 
 FIELD_61 = Field61()

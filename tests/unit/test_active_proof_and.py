@@ -242,4 +242,4 @@ def test_honest_proofs_are_accepted_in_tiny_fields_and_p_wrong_gates_are_invisib
     assert all(Trial(gates, layout, field, rng).run() for _ in range(50))
     for place in range(127):
         gates.z[0][place // 64] ^= np.uint64(1 << (place % 64))
-    assert Trial(gates, layout, field, rng).run()  # why the number of gates must stay below p / 2
+    assert Trial(gates, layout, field, rng).run()  # why a batch must have fewer than p gates

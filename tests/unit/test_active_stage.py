@@ -130,6 +130,11 @@ def test_after_an_error_keys_are_gone_and_the_session_is_over() -> None:
     assert code_of(lambda: party.receive(None)) == "PARTY_OVER"
 
 
+@pytest.mark.parametrize("limit", [0, -1, (1 << 26) + 1])
+def test_a_batch_has_a_limit(limit: int) -> None:
+    assert code_of(lambda: terms_of(0, limit_bytes=limit)) == "BATCH_TOO_LARGE"
+
+
 def test_passive_and_active_have_no_way_into_each_other() -> None:
     passive = PassiveSession(terms_of(0), keys_of(0)).stage("one")
     active = ActiveSession(terms_of(0), keys_of(0)).stage("one")
