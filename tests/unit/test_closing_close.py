@@ -193,6 +193,24 @@ def test_an_operators_refusal_keeps_its_code_and_names_it(office, status, code, 
         assert error.value.ids["party"] == "ch-1"
 
 
+def test_a_manifest_that_nobody_took_is_signed_anew_and_one_that_somebody_may_have_is_not(office):
+    office.say(ALL)
+    no = (422, {"code": "APPROVAL_EXPIRED", "what": "no", "expected": "a valid one", "got": "none from de-nord"})
+    office.api.all("/v1/notices/*", no)
+    with pytest.raises(PolicyViolation, match=r"APPROVAL_EXPIRED.*expected a valid one; got none from de-nord"):
+        closing.close(office.site, REPORT, PERIOD)
+    first = [path for _, verb, path, _ in office.api.asked if verb == "PUT"][-1]
+    office.say({**ALL, "de-sued": "3" * 64})
+    office.api.all("/v1/runs/*", (503, {}))
+    with pytest.raises(PolicyViolation):
+        closing.close(office.site, REPORT, PERIOD)
+    second = [path for _, verb, path, _ in office.api.asked if verb == "PUT"][-1]
+    assert second != first  # every operator had said that it does not know the first one
+    with pytest.raises(PolicyViolation):
+        closing.close(office.site, REPORT, PERIOD)
+    assert [path for _, verb, path, _ in office.api.asked if verb == "PUT"][-1] == second
+
+
 def test_one_operator_that_takes_the_manifest_is_enough(office):
     office.say(ALL)
     office.api.all("/v1/notices/*", (503, {}))
