@@ -22,6 +22,7 @@ from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 __all__ = [
     "MAX_EARLY_ROUNDS",
     "MAX_WAITING_BYTES",
+    "MAX_WAITING_MESSAGES",
     "Address",
     "Inbound",
     "Message",
@@ -37,6 +38,8 @@ MAX_EARLY_ROUNDS = 4
 """An honest party is at most two rounds ahead of another, since each of its rounds waits for a neighbour's message."""
 MAX_WAITING_BYTES = 1 << 28
 """Most bytes of one peer that wait for their round."""
+MAX_WAITING_MESSAGES = 256
+"""Most messages of one peer that wait for their round."""
 _REMEMBERED_ROUNDS = 64
 _MAX_PARTS = 64
 
@@ -204,9 +207,9 @@ class Party(Generic[T]):
             return []
         if not self.rounds <= address.round <= self.rounds + MAX_EARLY_ROUNDS or not 0 <= address.part < _MAX_PARTS:
             raise self._wrong("FRAME_OUT_OF_ORDER", "a message came far outside its round", address)
-        waiting = sum(len(held) for place, held in self._waiting.items() if place.sender == address.sender)
-        if waiting + len(body) > MAX_WAITING_BYTES:
-            raise self._wrong("FRAME_OUT_OF_ORDER", "too many bytes wait for their round", address)
+        waiting = [len(held) for place, held in self._waiting.items() if place.sender == address.sender]
+        if not body or len(waiting) >= MAX_WAITING_MESSAGES or sum(waiting) + len(body) > MAX_WAITING_BYTES:
+            raise self._wrong("FRAME_OUT_OF_ORDER", "an empty message, or too much waits for its round", address)
         self._digests[address] = digest
         self._waiting[address] = body
         return self._advance()

@@ -247,6 +247,7 @@ class ActiveStage(ComputeStage):
         self._links = {peer: _Transcript() for peer in range(3) if peer != terms.party}
         self._batch = 0
         self._flushed = -1
+        self._proving = False
         self._coins: set[tuple[ContextItem, ...]] = set()
 
     # -- computing
@@ -277,8 +278,11 @@ class ActiveStage(ComputeStage):
         return found
 
     def settle(self) -> Steps[None]:
-        """Prove what is pending if it reached the limit; every operation calls it after it logged its gates."""
-        while self._pending_bytes() >= self.terms.limit_bytes:
+        """Prove what is pending if it reached the limit; every operation calls it after it logged its gates.
+
+        Of protocols that share rounds one proves and the others go on; what they log meanwhile is in a later batch.
+        """
+        while self._pending_bytes() >= self.terms.limit_bytes and not self._proving:
             yield from self._prove_pending()
 
     def _pending_bytes(self) -> int:
@@ -292,11 +296,12 @@ class ActiveStage(ComputeStage):
         Raises:
             PeerProtocolError: LENGTH_INVALID.
         """
+        item = Round(self.name, step, to_prev, to_next, expect_prev, expect_next)
+        inbound = yield from self._plain_exchange(item)
+        # Both directions are noted when the round is over: so protocols that share rounds see the same order at both ends.
         before, after = self._links[(self.party - 1) % 3], self._links[(self.party + 1) % 3]
         before.add(before.sent, step, to_prev)
         after.add(after.sent, step, to_next)
-        item = Round(self.name, step, to_prev, to_next, expect_prev, expect_next)
-        inbound = yield from self._plain_exchange(item)
         before.add(before.received, step, inbound.from_prev)
         after.add(after.received, step, inbound.from_next)
         return inbound
@@ -329,10 +334,14 @@ class ActiveStage(ComputeStage):
 
     def _prove_pending(self) -> Steps[None]:
         """FLUSH and prove one batch of every log, in shared rounds."""
+        if self._proving:
+            raise self._order("a batch was begun while another is being proven")
+        self._proving = True
         batch = self._batch
         pending = [log for log in self._logs.values() if log.pending_bytes]
         yield from together(self._flush(batch), *(log.prove(batch) for log in pending))
         self._batch += 1
+        self._proving = False
 
     def coin(self, batch: int, kind: str, prover: int, level: str) -> bytes:
         """Return the 32-byte seed against `prover` that its two verifiers share; the prover lacks the key.

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from mpc_ops.protocol import compare as cmp
+from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT
 from mpc_ops.protocol.boolean import evaluate
 from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.party import Address, Message
-from mpc_ops.protocol.proof_and import AndLog, AndProver
+from mpc_ops.protocol.proof_and import AndLog, AndProver, proof_bytes, proof_rounds
 from mpc_ops.protocol.stage import ActiveStage
 from mpc_ops.ring.field61 import FIELD_61
 from tests.support.active import (
@@ -185,6 +186,36 @@ def test_a_wrong_mask_is_a_wrong_gate(honest: Outcome) -> None:
     assert out.errors[0].code == out.errors[2].code == "PROOF_REJECTED"
     assert out.errors[0].ids["prover"] == MEMBERS[1]
     assert not violations(out, 1, "c/0")
+
+
+def test_the_public_layout_proves_and_rejects_in_a_session(monkeypatch) -> None:
+    monkeypatch.setattr(AndLog, "layout", PUBLIC_LAYOUT)
+    out = run(limit_bytes=1 << 20)
+    assert all(out.results[party] == EXPECTED for party in range(3))
+    words = 3 * WIDTH - 2 - 2
+    assert out.rounds == [3 + proof_rounds(words) + 1 + 1] * 3
+    assert out.sent_bytes == [8 * words + proof_bytes(words) + 64 + 64 + 8 + 32] * 3
+    liar = corrupt_session(lambda step, way, body: flip(body, random.Random(1)) if step == "c/1" else body)
+    out = run(limit_bytes=1 << 20, session_types={2: liar})
+    assert out.errors[0].code == out.errors[1].code == "PROOF_REJECTED"
+    assert not violations(out, 2, "c/1")
+
+
+def test_after_an_abort_logs_and_keys_are_gone() -> None:
+    kept = []
+
+    class Watched(corrupt_session(lambda step, way, body: body)):
+        def stage(self, name):
+            kept.append(super().stage(name))
+            return kept[-1]
+
+    liar = corrupt_session(lambda step, way, body: flip(body, random.Random(1)) if step == "c/1" else body)
+    out = run(session_types={0: Watched, 1: liar})
+    assert out.errors[0].code == "PROOF_REJECTED"
+    (stage,) = kept
+    assert stage._keys is None
+    assert not stage._logs
+    assert stage.phase == "closed"
 
 
 # --------------------------------------------------------------------------------------------- rushing and withholding

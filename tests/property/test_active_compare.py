@@ -11,6 +11,7 @@ import pytest
 from mpc_ops.protocol import compare as cmp
 from mpc_ops.protocol.boolean import evaluate, mux, random_boolean
 from mpc_ops.protocol.opening import open_to_all
+from mpc_ops.protocol.party import together
 from mpc_ops.protocol.proof_and import proof_bytes, proof_rounds
 from mpc_ops.protocol.shares import and_public, invert, public_like, xor, xor_public
 from mpc_ops.ring.planes import public_planes, to_planes, words_for
@@ -203,3 +204,26 @@ def test_batches_are_proven_early_at_the_same_places_and_memory_is_bounded() -> 
         assert list(flags) == bits(value < 7 for value in range(200))
         assert early >= words // 4 - 1
         assert batches >= words // 4
+
+
+def test_circuits_that_share_rounds_without_sharing_messages_may_prove_early() -> None:
+    """While one of two protocols proves a batch the other goes on; both links' transcripts stay in the same order."""
+    x, y = share_bits(range(200), 8), share_bits([7] * 200, 8)
+
+    def program(session):
+        stage = session.stage("one")
+        a, b = x[stage.party], y[stage.party]
+        (first,), (second,) = yield from together(
+            evaluate(stage, "a", [cmp.less(a, b)]), evaluate(stage, "b", [cmp.equal_public(a, 9)])
+        )
+        early = stage.batches
+        token = yield from stage.barrier()
+        return early, (yield from open_to_all(stage, token, [first, second]))
+
+    out = run_active(program, limit_bytes=64 * 8)
+    assert not out.errors
+    for party in range(3):
+        early, (less, same) = out.results[party]
+        assert early > 1
+        assert list(less) == bits(value < 7 for value in range(200))
+        assert list(same) == bits(value == 9 for value in range(200))

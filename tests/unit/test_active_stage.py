@@ -9,7 +9,7 @@ import pytest
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol.opening import open_passive, open_to, open_to_all
-from mpc_ops.protocol.party import MAX_EARLY_ROUNDS, Address, Message, Party, Round, together
+from mpc_ops.protocol.party import MAX_EARLY_ROUNDS, MAX_WAITING_MESSAGES, Address, Message, Party, Round, together
 from mpc_ops.protocol.shares import BooleanPlanes, PassiveBooleanShare
 from mpc_ops.protocol.stage import ActiveSession, BarrierToken, PassiveSession
 from tests.support.active import MEMBERS, keys_of, run_active, share_bits, share_ring, terms_of
@@ -222,6 +222,7 @@ def message(number: int, body: bytes = b"xy", **other) -> Message:
         (message(1, part=-1), "FRAME_OUT_OF_ORDER"),
         (message(2 + MAX_EARLY_ROUNDS), "FRAME_OUT_OF_ORDER"),
         (message(0), "FRAME_OUT_OF_ORDER"),
+        (message(1, b""), "FRAME_OUT_OF_ORDER"),
         (message(1, b"x"), "LENGTH_INVALID"),
         (message(1, b"xyz"), "LENGTH_INVALID"),
     ],
@@ -244,6 +245,21 @@ def test_the_first_message_at_an_address_is_final_and_early_ones_wait() -> None:
     assert party.receive(message(1)) == []
     with pytest.raises(PeerProtocolError, match="MESSAGE_CHANGED"):
         party.receive(message(2, b"zz"))
+
+
+def test_what_waits_is_bounded(monkeypatch) -> None:
+    party = ring_party()
+    party.start()
+    for number in range(MAX_WAITING_MESSAGES):
+        party.receive(message(3, step=f"made up {number}"))
+    with pytest.raises(PeerProtocolError, match="FRAME_OUT_OF_ORDER"):
+        party.receive(message(3, step="one more"))
+    monkeypatch.setattr("mpc_ops.protocol.party.MAX_WAITING_BYTES", 3)
+    party = ring_party()
+    party.start()
+    party.receive(message(2))
+    with pytest.raises(PeerProtocolError, match="FRAME_OUT_OF_ORDER"):
+        party.receive(message(3))
 
 
 def test_a_party_ends_and_counts() -> None:
