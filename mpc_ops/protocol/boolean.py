@@ -24,7 +24,7 @@ from mpc_ops.protocol.shares import (
     B,
     BooleanShare,
     PassiveBooleanShare,
-    check_owner,
+    check_boolean,
     rebuilt,
     repeat_plane,
     xor,
@@ -60,8 +60,8 @@ def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> St
     """
     stage.computing()
     for left, right in pairs:
-        check_owner(stage, left)
-        check_owner(stage, right)
+        check_boolean(stage, left)
+        check_boolean(stage, right)
         if left.first.shape != right.first.shape or left.count != right.count:
             raise LocalProtocolError("PLANES_INVALID", "shares of different shapes cannot be ANDed", ids=stage.ids())
     x = (_flat([left.first for left, _ in pairs]), _flat([left.second for left, _ in pairs]))

@@ -26,6 +26,7 @@ __all__ = [
     "PassiveBooleanShare",
     "RingShare",
     "and_public",
+    "check_boolean",
     "check_owner",
     "concat",
     "invert",
@@ -186,6 +187,13 @@ def check_owner(stage: ComputeStage, share: object) -> None:
         or (share.session, share.party) != (stage.terms.sid, stage.party)
     ):
         raise LocalProtocolError("SHARE_FOREIGN", "a share of another kind, session or position", ids=stage.ids())
+
+
+def check_boolean(stage: ComputeStage, share: object) -> None:
+    """Refuse what is not a Boolean share of this kind of stage, session and position; raises as `check_owner` does."""
+    if not isinstance(share, BooleanPlanes):
+        raise LocalProtocolError("SHARE_FOREIGN", "a Boolean operation takes Boolean shares", ids=stage.ids())
+    check_owner(stage, share)
 
 
 def xor(left: B, right: B) -> B:
