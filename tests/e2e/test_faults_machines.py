@@ -125,8 +125,9 @@ def test_an_old_disk_that_was_restored_is_refused_at_the_handshake_by_both_ends(
     lines = refusals_of(whole, NAME, "STATE_ROLLED_BACK")
     assert {one["status"] for one in lines} == {"refused"}
     assert until(lambda: whole.events(NAME, "hello_refused"))[0]["code"] == "STATE_ROLLED_BACK"
-    ups = [one for name in PEERS for one in links(whole, name, NAME)]
-    assert max(ups, key=lambda one: one["at"])["status"] == "refused"
+    # The cluster's other two hold its ledger head; those beyond the border never compute with it.
+    for name in ("de-1", "de-3"):
+        until(lambda name=name: links(whole, name, NAME)[-1].get("code") == "STATE_ROLLED_BACK")
     process.kill()
     shutil.rmtree(state)
     (tmp_path / "present").rename(state)

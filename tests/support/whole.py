@@ -58,7 +58,7 @@ LIMITS: dict[str, float] = {
 }  # fmt: skip
 
 
-def until(step: Callable[..., Any], *arguments: Any, timeout_s: float = 25.0, **named: Any) -> Any:
+def until(step: Callable[..., Any], *arguments: Any, timeout_s: float = 60.0, **named: Any) -> Any:
     """Repeat a step until it returns something true; transient errors are waited out, others come out at once."""
     end = time.monotonic() + timeout_s
     last: object = "it said nothing"
