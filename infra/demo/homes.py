@@ -12,10 +12,8 @@ In production every party makes its own keys at home and sends only its card; `d
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
-import tomllib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from mpc_ops.federation.assemble import add_directory, assemble_federation
 from mpc_ops.federation.cards import create_party, directory_entry
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.server.config import create_operator_home
+from mpc_ops.server.sftp.accounts import write_sftp_config
 
 __all__ = ["AUTHOR", "GROUP_SITE", "RECIPIENT", "TERMS", "DemoHomes", "approvers_of", "make_homes", "signers_of"]
 
@@ -202,25 +201,7 @@ def _make_operator_homes(homes: DemoHomes, federation: Federation) -> None:
         api = entry.api.removeprefix("https://") if entry.api else "127.0.0.1:0"
         create_operator_home(home, name, home / "federation", link=str(entry.link), api=api, limits=_LIMITS)
         if entry.sftp:
-            _write_sftp_config(home, name, federation, entry.sftp)
-
-
-def _write_sftp_config(home: Path, operator: str, federation: Federation, address: str) -> None:
-    host, _, port = address.rpartition(":")
-    region = next(r for r in federation.terms.regions.values() if operator in federation.cluster(r.cluster).operators)
-    lines = [
-        f"listen_host = {json.dumps(host)}",
-        f"listen_port = {port}",
-        'host_key = "keys/ssh_host_ed25519"',
-        'spool = "spool"',
-    ]
-    for owner, member in federation.owners.items():
-        if federation.terms.regions[member.region] == region:
-            lines += ["", "[[accounts]]", f"name = {json.dumps(owner)}"]
-            lines.append(f"keys = {json.dumps(federation.entry(owner).ssh_keys)}")
-    text = "\n".join(lines) + "\n"
-    tomllib.loads(text)
-    (home / "sftp.toml").write_text(text, encoding="utf-8")
+            write_sftp_config(home, name, federation)
 
 
 def _make_site_homes(homes: DemoHomes) -> None:
