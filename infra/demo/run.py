@@ -39,7 +39,9 @@ _COMITY = Path(sys.executable).with_name("comity")
 _PAUSE_S = 0.2
 _STEP_WORDS = {
     "check_release": "release, approval, keys and rates checked; no data was read before",
+    "check_purpose": "approved report found that uses the data set",
     "snapshot": "snapshot of the books taken",
+    "take_snapshot": "snapshot of the period announced as an asset",
     "validate": "snapshot validated against the data contract",
     "local_plan": "subtotals computed in the sandbox, Gate applied",
     "sign_off": "figures signed by two people",

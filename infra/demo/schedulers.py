@@ -2,7 +2,7 @@
 
 Nobody starts a DAG run here: each site's scheduler makes them from the signed calendar (`CalendarTimetable`, catch-up).
 Two people of every owner sign, as in the other mode; everything else is looked at over the sites' own REST APIs.
-Twenty server processes and some 400 task processes: about 5 GB of memory, and minutes on two cores.
+Twenty server processes and 360 tasks: 5 GB of memory and 900 CPU-seconds, so some ten minutes on two quiet cores.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _start(homes: DemoHomes, say: Callable[[str], None]) -> dict[str, Stack]:
         say(f"  ✓ Airflow of site {site}: {stack.url}")
         return stack
 
-    say(f"  · starting {len(homes.sites)} Airflows, two at a time ...")
+    say(f"  · starting {len(homes.sites)} Airflows, two at a time; three months take some ten minutes on two cores ...")
     with ThreadPoolExecutor(_STARTS_AT_ONCE) as pool:
         return dict(zip(homes.sites, pool.map(start, homes.sites), strict=True))
 
