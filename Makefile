@@ -36,8 +36,8 @@ fmt: $(READY) ## format the sources
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix-only .
 
-up: $(READY) ## start real schedulers and web pages of two sites on loopback
-	@$(BIN)/python infra/demo/up.py up
+up: $(READY) ## start real schedulers and web pages of two sites on loopback (FRESH=1: all anew)
+	@$(BIN)/python infra/demo/up.py up $(if $(FRESH),--fresh,)
 
 down: $(READY) ## stop what `make up` started
 	@$(BIN)/python infra/demo/up.py down

@@ -6,7 +6,7 @@ up.py up      fifteen operators, twelve SFTP servers, a release whose months are
 up.py down    stops all of it, and sees that it is gone
 ```
 The other three sites submit in the background by `dag.test()`, their people sign by themselves. What `up` finds below its
-folder is used again while the months are open; otherwise, or with `--fresh`, everything is made anew.
+folder is used again while the months are open; otherwise, or with `--fresh` (`FRESH=1 make up`), everything is made anew.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class _Up:
         agreed = _Agreed.load(self.root)
         if agreed is None or agreed.due - utc_now() < _USABLE:
             return None
-        print(f"using the parties below {_shown(self.root)} again (--fresh makes them anew)")
+        print(f"using the parties below {_shown(self.root)} again (FRESH=1 make up: all anew)")
         federation = Federation.load(self.root / "federation")
         for name in open_homes(self.root).operators:
             entry = federation.entry(name)
