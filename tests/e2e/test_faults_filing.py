@@ -271,7 +271,10 @@ def test_a_disputed_filing_in_a_manifest_is_refused_by_the_operators_that_hold_i
         lambda: len(s := {k: v for k, v in whole.states("nl-1", run).items() if k.endswith("@de")}) >= 2 and s
     )
     assert {state.code for state in found.values()} == {"FILING_NOT_AGREED"}
-    assert {state.state for state in found.values()} == {"REFUSED"}
+    # Whoever hears of a peer's refusal before it has looked itself ends as FAILED with the same code.
+    ended = {state.state for state in found.values()}
+    assert "REFUSED" in ended
+    assert ended <= {"REFUSED", "FAILED"}
 
 
 # ------------------------------------------------------------------------------------------------ sign-off and Gate
