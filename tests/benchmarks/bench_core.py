@@ -39,7 +39,7 @@ def measure(work: Callable[[], object]) -> float:
     return statistics.median(seconds[1:])
 
 
-def say(step: str, lanes: int, seconds: float, plain: float, sent: int, rounds: int) -> None:
+def say(step: str, lanes: int, seconds: float, plain: float, *, sent: int, rounds: int) -> None:
     print(
         json.dumps(
             {
@@ -65,11 +65,18 @@ def bench(lanes: int) -> None:
     rng = np.random.default_rng(7)
     values = rng.integers(0, 1 << 63, lanes, dtype=np.uint64)
     plain = measure(lambda: values + values)
-    say("share (owner)", lanes, measure(lambda: share(values)), plain, 128 + 16 * lanes, 1)
+    say("share (owner)", lanes, measure(lambda: share(values)), plain, sent=128 + 16 * lanes, rounds=1)
 
     owners = [shares_of(values)[0] for _ in range(OWNERS)]
     plain_sum = measure(lambda: sum([values] * OWNERS))
-    say(f"sum of {OWNERS} owners (operator)", lanes, measure(lambda: add_many(owners, 0, lanes)), plain_sum, 0, 0)
+    say(
+        f"sum of {OWNERS} owners (operator)",
+        lanes,
+        measure(lambda: add_many(owners, 0, lanes)),
+        plain_sum,
+        sent=0,
+        rounds=0,
+    )
 
     route = CrossRoute(run_id="0" * 64, source="a", target="b", crossing="cross", lanes=lanes, senders=A, receivers=B)
     shared = shares_of(values)
@@ -79,9 +86,16 @@ def bench(lanes: int) -> None:
 
     frames = build()
     sent = sum(crossing_frame_bytes(lanes, receiver) for receiver in range(3))
-    say("crossing, send (operator)", lanes, measure(build) / 3, plain, sent, 1)
+    say("crossing, send (operator)", lanes, measure(build) / 3, plain, sent=sent, rounds=1)
     inbound = [{sender: frames[sender][receiver] for sender in range(3)} for receiver in range(3)]
-    say("crossing, check and add (operator)", lanes, measure(lambda: open_crossing(inbound[1], route, 1)), plain, 0, 0)
+    say(
+        "crossing, check and add (operator)",
+        lanes,
+        measure(lambda: open_crossing(inbound[1], route, 1)),
+        plain,
+        sent=0,
+        rounds=0,
+    )
 
     group = [open_crossing(inbound[receiver], route, receiver) for receiver in range(3)]
     context = ResultContext(run_id="0" * 64, cluster="b", recipient="r", attempt=1, lanes=lanes, members=B)
@@ -91,7 +105,7 @@ def bench(lanes: int) -> None:
     seconds = measure(lambda: combine_parts(context, parts, commitments))
     if not np.array_equal(combine_parts(context, parts, commitments), values):
         raise SystemExit("the result is wrong")
-    say("result, check and combine (recipient)", lanes, seconds, plain, result_part_bytes(lanes), 1)
+    say("result, check and combine (recipient)", lanes, seconds, plain, sent=result_part_bytes(lanes), rounds=1)
 
 
 def main() -> None:
