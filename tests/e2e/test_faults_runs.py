@@ -60,7 +60,7 @@ def test_an_owner_that_withdraws_after_the_close_fails_the_run_and_the_others_ar
     says(error, "WITHDRAWN", "nothing was released")
     assert not error.transient
     whole.thaw("de-3")
-    until(lambda: {s.code for s in whole.states("de-1", run).values() if s.cluster == "de"} == {"WITHDRAWN"})
+    until(lambda: "WITHDRAWN" in {s.code for s in whole.states("de-1", run).values() if s.cluster == "de"})
     nothing_is_published(whole, report, period)
     with refused(NotYet, "CLOSE_HELD", f"{OWNER} (WITHDRAWN)", transient=True):
         closing.close(whole.group, report.name, period)

@@ -7,6 +7,7 @@ nothing in a path leads out of it.
 from __future__ import annotations
 
 import errno
+import contextlib
 import os
 import re
 import stat
@@ -90,8 +91,10 @@ class AccountSpool:
             used = files = 0
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    files += 1
-                    used += entry.stat(follow_symlinks=False).st_size
+                    # Another connection renames its part, or the operator takes a file, while we count.
+                    with contextlib.suppress(FileNotFoundError):
+                        used += entry.stat(follow_symlinks=False).st_size
+                        files += 1
             self._used_bytes = used
         if files >= self.limits.max_account_files:
             raise DeliveryError("INBOX_FULL", "the inbox holds too many files", got=f"{files} files")
