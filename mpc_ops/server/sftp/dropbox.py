@@ -6,8 +6,8 @@ nothing in a path leads out of it.
 
 from __future__ import annotations
 
-import errno
 import contextlib
+import errno
 import os
 import re
 import stat
