@@ -22,18 +22,18 @@ from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.proof_and import AndLog
 from mpc_ops.protocol.shares import (
     B,
-    BooleanShare,
-    PassiveBooleanShare,
+    BooleanPlanes,
+    boolean_of,
     check_boolean,
     rebuilt,
     repeat_plane,
     xor,
 )
-from mpc_ops.protocol.stage import ActiveStage, ComputeStage, PassiveStage
+from mpc_ops.protocol.stage import ActiveStage, ComputeStage
 from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
 from mpc_ops.ring.planes import words_for
 
-__all__ = ["Circuit", "and_many", "evaluate", "mux", "random_boolean", "random_boolean_passive"]
+__all__ = ["Circuit", "and_many", "evaluate", "mux", "random_boolean"]
 
 T = TypeVar("T")
 
@@ -159,13 +159,7 @@ def mux(bit: B, when_one: B, when_zero: B) -> Circuit[B, B]:
     return xor(chosen, when_zero)
 
 
-def random_boolean(stage: ActiveStage, count: int, width: int) -> BooleanShare:
+def random_boolean(stage: ComputeStage, count: int, width: int) -> BooleanPlanes:
     """Return a share of uniformly random values that no party knows: component c is F(k_c). No message."""
     first, second = (part.reshape(width, -1) for part in stage.streams("random", width * words_for(count)))
-    return BooleanShare(stage.terms.sid, stage.party, count, first, second)
-
-
-def random_boolean_passive(stage: PassiveStage, count: int, width: int) -> PassiveBooleanShare:
-    """Return a share of uniformly random values in a passive session. No message."""
-    first, second = (part.reshape(width, -1) for part in stage.streams("random", width * words_for(count)))
-    return PassiveBooleanShare(stage.terms.sid, stage.party, count, first, second)
+    return boolean_of(stage, count, first, second)

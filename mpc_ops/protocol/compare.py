@@ -20,7 +20,17 @@ import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.boolean import Circuit
-from mpc_ops.protocol.shares import B, BooleanShare, RingShare, and_public, concat, invert, xor, xor_public
+from mpc_ops.protocol.shares import (
+    B,
+    BooleanPlanes,
+    RingVector,
+    and_public,
+    boolean_of,
+    concat,
+    invert,
+    xor,
+    xor_public,
+)
 from mpc_ops.ring.planes import PlaneArray, check_planes, public_planes, to_planes
 
 __all__ = [
@@ -151,7 +161,7 @@ def flip_sign(x: B) -> B:
 # ------------------------------------------------------------------------------------------------- arithmetic shares
 
 
-def component_bits(share: RingShare, width: int) -> tuple[BooleanShare, BooleanShare, BooleanShare]:
+def component_bits(share: RingVector, width: int) -> tuple[BooleanPlanes, BooleanPlanes, BooleanPlanes]:
     """Return Boolean sharings of the three components' lowest `width` bits. No message.
 
     Component c is known to its two holders only, and the sharing that has it as component c and 0 elsewhere needs nothing
@@ -163,11 +173,11 @@ def component_bits(share: RingShare, width: int) -> tuple[BooleanShare, BooleanS
     for component in range(3):
         first = planes[component] if component == share.party else empty
         second = planes[component] if component == (share.party + 1) % 3 else empty
-        out.append(BooleanShare(share.session, share.party, share.count, first, second))
+        out.append(boolean_of(share, share.count, first, second))
     return out[0], out[1], out[2]
 
 
-def _carry_save(share: RingShare, width: int) -> Circuit[BooleanShare, tuple[BooleanShare, BooleanShare]]:
+def _carry_save(share: RingVector, width: int) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes]]:
     """Return (sums of `width` bits, carries of `width - 1` bits) of the three components: value = sums + 2 carries."""
     a, b, c = component_bits(share, width)
     sums = xor(xor(a, b), c)
@@ -178,7 +188,7 @@ def _carry_save(share: RingShare, width: int) -> Circuit[BooleanShare, tuple[Boo
     return sums, xor(product, c[low])
 
 
-def most_significant_bit(share: RingShare, width: int = 64) -> Circuit[BooleanShare, BooleanShare]:
+def most_significant_bit(share: RingVector, width: int = 64) -> Circuit[BooleanPlanes, BooleanPlanes]:
     """Return bit `width - 1` of the value mod 2^width, as a share of width 1.
 
     Args:
@@ -200,13 +210,13 @@ def most_significant_bit(share: RingShare, width: int = 64) -> Circuit[BooleanSh
     return xor(top, carry)
 
 
-def negative(share: RingShare) -> Circuit[BooleanShare, BooleanShare]:
+def negative(share: RingVector) -> Circuit[BooleanPlanes, BooleanPlanes]:
     """Return whether the signed value is below 0: the top bit. x < y over bounded values is `negative(x - y)`."""
     result = yield from most_significant_bit(share, 64)
     return result
 
 
-def arithmetic_bits(share: RingShare, width: int = 64) -> Circuit[BooleanShare, BooleanShare]:
+def arithmetic_bits(share: RingVector, width: int = 64) -> Circuit[BooleanPlanes, BooleanPlanes]:
     """Return the lowest `width` bits of the value (A2B): carry save, then a Sklansky prefix adder.
 
     ANDs: 426 for 64 bits; see the module. Depth: 2 + ceil(log2 (width - 2)).
@@ -224,7 +234,7 @@ def arithmetic_bits(share: RingShare, width: int = 64) -> Circuit[BooleanShare, 
     return concat([sums.plane(0), halves.plane(0), xor(halves[1:], into)])
 
 
-def _prefix(generate: BooleanShare, propagate: BooleanShare) -> Circuit[BooleanShare, BooleanShare]:
+def _prefix(generate: BooleanPlanes, propagate: BooleanPlanes) -> Circuit[BooleanPlanes, BooleanPlanes]:
     """Return the carry out of planes 0 .. k for every k (Sklansky: one step per doubling)."""
     carries = [generate.plane(bit) for bit in range(generate.width)]
     spans = [propagate.plane(bit) for bit in range(generate.width)]

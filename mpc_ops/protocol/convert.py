@@ -17,8 +17,8 @@ from mpc_ops.protocol.boolean import evaluate
 from mpc_ops.protocol.compare import arithmetic_bits
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.products import dots, multiply, segment_sums, times_public
-from mpc_ops.protocol.shares import BooleanShare, RingShare, check_owner
-from mpc_ops.protocol.stage import ActiveStage
+from mpc_ops.protocol.shares import BooleanPlanes, R, RingVector, check_boolean, check_ring_share, ring_of
+from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import PlaneArray, from_planes
 
@@ -32,45 +32,42 @@ def _flat_bits(planes: PlaneArray, count: int) -> RingArray:
     return np.concatenate([from_planes(planes[bit : bit + 1], count) for bit in range(len(planes))])
 
 
-def _component(stage: ActiveStage, bits: tuple[RingArray, RingArray], component: int) -> RingShare:
+def _component(stage: ComputeStage, bits: tuple[RingArray, RingArray], component: int) -> RingVector:
     """Return the share whose component `component` is b_component and whose others are 0."""
     first, second = bits
     empty = np.zeros(len(first), dtype=np.uint64)
     following = (stage.party + 1) % 3
-    return RingShare(
-        stage.terms.sid,
-        stage.party,
+    return ring_of(
+        stage,
         first if stage.party == component else empty,
         second if following == component else empty.copy(),
     )
 
 
-def _xor(x: RingShare, y: RingShare, product: RingShare) -> RingShare:
+def _xor(x: R, y: R, product: R) -> R:
     return x.plus(y).minus(product.plus(product))
 
 
-def planes_to_ring(stage: ActiveStage, bits: BooleanShare) -> Steps[RingShare]:
+def planes_to_ring(stage: ComputeStage, bits: BooleanPlanes) -> Steps[RingVector]:
     """Return the share over Z_2^64 of every bit, 0 or 1.
 
     Run by: all three parties, in lock-step.
 
     Args:
-        stage: a computing stage of an active session.
+        stage: a computing stage, active or passive.
         bits: n values of w bits.
 
     Returns:
         Shape (w * n,), plane after plane: bit 0 of all values first.
 
     Rounds: 2.  Sent: 16 w n bytes per party.
-    Security: malicious with abort; two logged products a bit, no other message.
+    Security: as `multiply` (malicious with abort in an active stage); two logged products a bit, no other message.
     Leaks: n and w.
 
     Raises:
         LocalProtocolError: SHARE_FOREIGN, STAGE_ORDER, BATCH_TOO_LARGE.
     """
-    check_owner(stage, bits)
-    if not isinstance(bits, BooleanShare):
-        raise LocalProtocolError("SHARE_FOREIGN", "a Boolean share is wanted", ids=stage.ids())
+    check_boolean(stage, bits)
     flat = _flat_bits(bits.first, bits.count), _flat_bits(bits.second, bits.count)
     parts = [_component(stage, flat, component) for component in range(3)]
     product = yield from multiply(stage, parts[0], parts[1])
@@ -79,7 +76,7 @@ def planes_to_ring(stage: ActiveStage, bits: BooleanShare) -> Steps[RingShare]:
     return _xor(two, parts[2], product)
 
 
-def bits_to_ring(stage: ActiveStage, bit: BooleanShare) -> Steps[RingShare]:
+def bits_to_ring(stage: ComputeStage, bit: BooleanPlanes) -> Steps[RingVector]:
     """Return the share over Z_2^64 of one bit per value, shape (n,). B2A of bits.
 
     Rounds: 2.  Sent: 16 n bytes per party.  Security, errors: as `planes_to_ring`.  Leaks: n.
@@ -92,7 +89,7 @@ def bits_to_ring(stage: ActiveStage, bit: BooleanShare) -> Steps[RingShare]:
     return result
 
 
-def values_to_ring(stage: ActiveStage, values: BooleanShare, *, signed: bool = False) -> Steps[RingShare]:
+def values_to_ring(stage: ComputeStage, values: BooleanPlanes, *, signed: bool = False) -> Steps[RingVector]:
     """Return the share over Z_2^64 of w-bit values, shape (n,). B2A.
 
     Args:
@@ -107,13 +104,12 @@ def values_to_ring(stage: ActiveStage, values: BooleanShare, *, signed: bool = F
     total = replace(flat, first=np.zeros(count, dtype=np.uint64), second=np.zeros(count, dtype=np.uint64))
     for bit in range(width):
         plane = slice(bit * count, (bit + 1) * count)
-        part = replace(flat, first=flat.first[plane], second=flat.second[plane])
-        part = times_public(part, np.full(count, 1 << bit, dtype=np.uint64))
+        part = times_public(flat[plane], np.full(count, 1 << bit, dtype=np.uint64))
         total = total.minus(part) if signed and bit == width - 1 else total.plus(part)
     return total
 
 
-def ring_to_bits(stage: ActiveStage, x: RingShare, width: int = 64) -> Steps[BooleanShare]:
+def ring_to_bits(stage: ComputeStage, x: RingVector, width: int = 64) -> Steps[BooleanPlanes]:
     """Return the Boolean share of the lowest `width` bits of every element. A2B.
 
     The components' bits are Boolean sharings that cost nothing; a carry-save step and a prefix adder add them
@@ -121,19 +117,17 @@ def ring_to_bits(stage: ActiveStage, x: RingShare, width: int = 64) -> Steps[Boo
 
     Rounds: 2 + ceil(log2(width - 2)) for width > 3, so 8 for 64 bits.  Sent: 8 bytes per AND and 64 elements: 426 ANDs, 53.25
         bytes an element, for 64 bits.
-    Security: malicious with abort; ANDs are logged and proven by recipe A.  Leaks: n and width.
+    Security: as AND: in an active stage its gates are logged and proven by recipe A.  Leaks: n and width.
 
     Raises:
         LocalProtocolError: SHARE_FOREIGN, STAGE_ORDER, PLANES_INVALID for a width outside 1 to 64.
     """
-    check_owner(stage, x)
-    if not isinstance(x, RingShare):
-        raise LocalProtocolError("SHARE_FOREIGN", "a share over Z_2^64 is wanted", ids=stage.ids())
+    check_ring_share(stage, x)
     (bits,) = yield from evaluate(stage, "ring-to-bits", [arithmetic_bits(x, width)])
     return bits
 
 
-def inject(stage: ActiveStage, bit: BooleanShare, x: RingShare) -> Steps[RingShare]:
+def inject(stage: ComputeStage, bit: BooleanPlanes, x: RingVector) -> Steps[RingVector]:
     """Return the share of b*x lane by lane: x where the bit is 1, else 0.
 
     Rounds: 3.  Sent: 24 n bytes per party.  Security, errors: as `bits_to_ring`, `multiply`.  Leaks: n.
@@ -145,8 +139,8 @@ def inject(stage: ActiveStage, bit: BooleanShare, x: RingShare) -> Steps[RingSha
 
 
 def inject_sums(
-    stage: ActiveStage, bit: BooleanShare, x: RingShare, ends: NDArray[np.int64]
-) -> Steps[tuple[RingShare, RingShare]]:
+    stage: ComputeStage, bit: BooleanPlanes, x: RingVector, ends: NDArray[np.int64]
+) -> Steps[tuple[RingVector, RingVector]]:
     """Return the shares of SUM(b*x) and of COUNT(b) over consecutive segments (`ends` as in products.dots).
 
     Rounds: 3.  Sent: 16 n + 8 m bytes per party for n lanes and m segments; the count costs nothing more.
@@ -158,12 +152,12 @@ def inject_sums(
     return sums, segment_sums(flag, ends)
 
 
-def _one_bit(bit: BooleanShare) -> None:
+def _one_bit(bit: BooleanPlanes) -> None:
     if bit.width != 1:
         raise LocalProtocolError("PLANES_INVALID", "one bit per value is wanted", expected=1, got=bit.width)
 
 
-def _same_count(bit: BooleanShare, x: RingShare) -> None:
+def _same_count(bit: BooleanPlanes, x: RingVector) -> None:
     _one_bit(bit)
     if bit.count != x.count:
         raise LocalProtocolError("RING_LENGTH", "a bit per lane is wanted", expected=x.count, got=bit.count)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from mpc_ops.errors import Abort, LocalProtocolError
 from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.shares import BooleanShare, PassiveBooleanShare, RingShare, check_owner
+from mpc_ops.protocol.shares import BooleanPlanes, RingVector, check_owner
 from mpc_ops.protocol.stage import ActiveStage, BarrierToken, ComputeStage, PassiveStage
 from mpc_ops.randomness import encode_context
 from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
@@ -22,7 +22,9 @@ from mpc_ops.ring.planes import from_planes
 
 __all__ = ["Openable", "open_passive", "open_to", "open_to_all"]
 
-Openable: TypeAlias = BooleanShare | RingShare
+Openable: TypeAlias = BooleanPlanes | RingVector
+"""Anything shared; the stage refuses the other kind of session's."""
+
 _DIGEST_BYTES = 32
 
 
@@ -71,8 +73,7 @@ def _open(
 ) -> Steps[list[RingArray] | None]:
     for share in shares:
         check_owner(stage, share)
-    if any(receiver not in (0, 1, 2) for receiver in receivers):
-        raise LocalProtocolError("PARTY_INVALID", "a position is 0, 1 or 2", ids=stage.ids())
+    _check_receivers(stage, receivers)
     stage.spend(token)
     held = [share.words() for share in shares]
     first = b"".join(to_bytes(words[0]) for words in held)
@@ -99,30 +100,41 @@ def _open(
     return _values(shares, [len(words[0]) for words in held], inbound.from_prev)
 
 
-def _values(shares: Sequence[Openable | PassiveBooleanShare], lengths: Sequence[int], third: bytes) -> list[RingArray]:
+def _values(shares: Sequence[Openable], lengths: Sequence[int], third: bytes) -> list[RingArray]:
     out, place = [], 0
     for share, words in zip(shares, lengths, strict=True):
         values = share.combine(from_bytes(third[place : place + words * LANE_BYTES], words))
         place += words * LANE_BYTES
-        out.append(values if isinstance(share, RingShare) else _plain(share, values))
+        out.append(values if isinstance(share, RingVector) else _plain(share, values))
     return out
 
 
-def _plain(share: BooleanShare | PassiveBooleanShare, words: RingArray) -> RingArray:
+def _plain(share: BooleanPlanes, words: RingArray) -> RingArray:
     return from_planes(words.reshape(share.width, -1), share.count)
 
 
-def open_passive(stage: PassiveStage, shares: Sequence[PassiveBooleanShare]) -> Steps[list[RingArray]]:
-    """Open shares of a passive session to all; nothing is checked.
+def open_passive(
+    stage: PassiveStage, shares: Sequence[Openable], receivers: tuple[int, ...] = (0, 1, 2)
+) -> Steps[list[RingArray] | None]:
+    """Open shares of a passive session to all, or to some positions; nothing is checked. The others get None.
 
-    Rounds: 1. Bytes per party: 8 x words. Security: semi-honest only. Leakage: the opened values, to all.
+    Rounds: 1. Bytes per party: 8 x words. Security: semi-honest only. Leakage: the opened values, to the receivers.
 
     Raises:
-        LocalProtocolError: SHARE_FOREIGN, for instance for a share of an active session.
+        LocalProtocolError: SHARE_FOREIGN, for instance for a share of an active session; PARTY_INVALID.
     """
     for share in shares:
         check_owner(stage, share)
+    _check_receivers(stage, receivers)
     held = [share.words() for share in shares]
     first = b"".join(to_bytes(words[0]) for words in held)
-    inbound = yield from stage.exchange("open", to_next=first, expect_prev=len(first))
-    return _values(shares, [len(words[0]) for words in held], inbound.from_prev)
+    mine = stage.party in receivers
+    inbound = yield from stage.exchange(
+        "open", to_next=first if (stage.party + 1) % 3 in receivers else b"", expect_prev=len(first) if mine else 0
+    )
+    return _values(shares, [len(words[0]) for words in held], inbound.from_prev) if mine else None
+
+
+def _check_receivers(stage: ComputeStage, receivers: tuple[int, ...]) -> None:
+    if any(receiver not in (0, 1, 2) for receiver in receivers):
+        raise LocalProtocolError("PARTY_INVALID", "a position is 0, 1 or 2", ids=stage.ids())

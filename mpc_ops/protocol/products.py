@@ -25,8 +25,8 @@ from mpc_ops.protocol.party import Steps, together
 from mpc_ops.protocol.proof_ring import prove_batch
 from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, GateView
 from mpc_ops.protocol.ring_roles import RingBatch
-from mpc_ops.protocol.shares import RingShare, check_owner, ring_zero
-from mpc_ops.protocol.stage import ActiveStage, GateLog
+from mpc_ops.protocol.shares import R, RingVector, check_ring_share, ring_of
+from mpc_ops.protocol.stage import ActiveStage, ComputeStage, GateLog
 from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
 from mpc_ops.ring.wide import segment_sums_words
 
@@ -144,13 +144,13 @@ def _joined(pieces: Sequence[RingBatch]) -> RingBatch:
     )
 
 
-def multiply(stage: ActiveStage, x: RingShare, y: RingShare) -> Steps[RingShare]:
+def multiply(stage: ComputeStage, x: R, y: R) -> Steps[R]:
     """Multiply two shared vectors lane by lane.
 
     Run by: all three parties, in lock-step.
 
     Args:
-        stage: a computing stage of an active session.
+        stage: a computing stage, active or passive.
         x: shape (n,), elements of Z_2^64.
         y: shape (n,).
 
@@ -158,8 +158,8 @@ def multiply(stage: ActiveStage, x: RingShare, y: RingShare) -> Steps[RingShare]
         Share of x*y mod 2^64, shape (n,); fresh.
 
     Rounds: 1 (none if n = 0).  Sent: 8 n bytes per party, to party i-1.  Local: 3 products, 2 streams of 8 n bytes.
-    Security: malicious with abort: the gates are in the stage's log and are proven before anything is opened; until then a
-        cheating party can add an error that it chooses, and learns nothing.
+    Security: in an active stage malicious with abort: the gates are in the stage's log and are proven before anything is
+        opened; until then a cheating party can add an error that it chooses, and learns nothing. In a passive one semi-honest.
     Leaks: n.
 
     Raises:
@@ -170,13 +170,13 @@ def multiply(stage: ActiveStage, x: RingShare, y: RingShare) -> Steps[RingShare]
     return result
 
 
-def square(stage: ActiveStage, x: RingShare) -> Steps[RingShare]:
+def square(stage: ComputeStage, x: R) -> Steps[R]:
     """Return the share of x*x, lane by lane; rounds, bytes, security and errors as `multiply`."""
     result = yield from multiply(stage, x, x)
     return result
 
 
-def dot(stage: ActiveStage, x: RingShare, y: RingShare) -> Steps[RingShare]:
+def dot(stage: ComputeStage, x: R, y: R) -> Steps[R]:
     """Return the share of the sum over all lanes of x*y, shape (1,).
 
     Rounds: 1.  Sent: 8 bytes per party, however many lanes.  Security, errors: as `multiply`.  Leaks: n.
@@ -185,13 +185,13 @@ def dot(stage: ActiveStage, x: RingShare, y: RingShare) -> Steps[RingShare]:
     return result
 
 
-def dots(stage: ActiveStage, x: RingShare, y: RingShare, ends: NDArray[np.int64]) -> Steps[RingShare]:
+def dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64]) -> Steps[R]:
     """Return the share of several dot products over consecutive segments.
 
     Run by: all three parties, in lock-step.
 
     Args:
-        stage: a computing stage of an active session.
+        stage: a computing stage, active or passive.
         x: shape (n,).
         y: shape (n,).
         ends: public, shape (m,), int64, ascending, last one n: output j covers lanes [ends[j-1], ends[j]). An empty segment
@@ -203,8 +203,8 @@ def dots(stage: ActiveStage, x: RingShare, y: RingShare, ends: NDArray[np.int64]
     Rounds: 1 (none if m = 0).  Sent: 8 m bytes per party, to party i-1.  Security, errors: as `multiply`.
     Leaks: n and the segments.
     """
-    _check_factor(stage, x)
-    _check_factor(stage, y)
+    check_ring_share(stage, x)
+    check_ring_share(stage, y)
     stage.computing()
     _check_segments(x, y, ends)
     # Logged until the proof: a caller's later change of its array must not change what is proven.
@@ -220,22 +220,19 @@ def dots(stage: ActiveStage, x: RingShare, y: RingShare, ends: NDArray[np.int64]
     z_own -= r_next
     inbound = yield from stage.exchange("ring-products", to_prev=to_bytes(z_own), expect_next=outputs * LANE_BYTES)
     z_next = from_bytes(inbound.from_next, outputs)
-    l_own = own_squares + r_own - z_own
-    l_next = _products(x.second, y.second, ends, plain=plain) + r_next - z_next
-    stage.log(RingGateLog).append(
-        RingBatch(GateView(x.first, y.first, ends), GateView(x.second, y.second, ends), l_own, l_next, r_own, r_next)
-    )
-    yield from stage.settle()
-    return RingShare(x.session, x.party, z_own, z_next)
+    if isinstance(stage, ActiveStage):
+        l_own = own_squares + r_own - z_own
+        l_next = _products(x.second, y.second, ends, plain=plain) + r_next - z_next
+        stage.log(RingGateLog).append(
+            RingBatch(
+                GateView(x.first, y.first, ends), GateView(x.second, y.second, ends), l_own, l_next, r_own, r_next
+            )
+        )
+        yield from stage.settle()
+    return replace(x, first=z_own, second=z_next)
 
 
-def _check_factor(stage: ActiveStage, share: object) -> None:
-    check_owner(stage, share)
-    if not isinstance(share, RingShare):
-        raise LocalProtocolError("SHARE_FOREIGN", "products take shares over Z_2^64", ids=stage.ids())
-
-
-def _check_segments(x: RingShare, y: RingShare, ends: NDArray[np.int64]) -> None:
+def _check_segments(x: RingVector, y: RingVector, ends: NDArray[np.int64]) -> None:
     if x.count != y.count:
         raise LocalProtocolError("RING_LENGTH", "factors of different lengths", expected=x.count, got=y.count)
     if ends.dtype != np.int64 or ends.ndim != 1:
@@ -254,7 +251,7 @@ def _products(left: RingArray, right: RingArray, ends: NDArray[np.int64], *, pla
     return left * right if plain else segment_sums_words(left * right, ends)
 
 
-def _cross_products(x: RingShare, y: RingShare, ends: NDArray[np.int64], *, plain: bool) -> RingArray:
+def _cross_products(x: RingVector, y: RingVector, ends: NDArray[np.int64], *, plain: bool) -> RingArray:
     """Return sums of x_i y_{i+1} + x_{i+1} y_i, in blocks that stay in the cache."""
     out = np.empty(x.count, dtype=np.uint64)
     for start in range(0, x.count, _CHUNK):
@@ -264,30 +261,31 @@ def _cross_products(x: RingShare, y: RingShare, ends: NDArray[np.int64], *, plai
     return out if plain else segment_sums_words(out, ends)
 
 
-def fresh(stage: ActiveStage, x: RingShare) -> Steps[RingShare]:
+def fresh(stage: ComputeStage, x: R) -> Steps[R]:
     """Return another sharing of x: its product with the public 1, whose components are (1, 0, 0).
 
     For results: what leaves a stage then tells nothing about the sharings that it was computed from, and the product is part of
     the stage's last proof. Rounds, bytes, security and errors as `multiply`.
     """
-    one = ring_zero(stage, x.count).plus_public(np.ones(x.count, dtype=np.uint64))
+    zero = np.zeros(x.count, dtype=np.uint64)
+    one = replace(x, first=zero, second=zero.copy()).plus_public(np.ones(x.count, dtype=np.uint64))
     result = yield from multiply(stage, x, one)
     return result
 
 
-def random_ring(stage: ActiveStage, count: int) -> RingShare:
+def random_ring(stage: ComputeStage, count: int) -> RingVector:
     """Return a share of uniformly random elements that no party knows: component c is F(k_c). No message."""
     first, second = stage.streams("ring-random", count)
-    return RingShare(stage.terms.sid, stage.party, first, second)
+    return ring_of(stage, first, second)
 
 
-def segment_sums(x: RingShare, ends: NDArray[np.int64]) -> RingShare:
+def segment_sums(x: R, ends: NDArray[np.int64]) -> R:
     """Return the share of sums over consecutive segments (`ends` as in `dots`); no message."""
     _check_segments(x, x, ends)
     return replace(x, first=segment_sums_words(x.first, ends), second=segment_sums_words(x.second, ends))
 
 
-def times_public(x: RingShare, factors: RingArray) -> RingShare:
+def times_public(x: R, factors: RingArray) -> R:
     """Return the share of c*x for a public vector c, lane by lane; no message.
 
     Raises:

@@ -1,8 +1,9 @@
 """Share types of the two kinds of session. A share knows its position and session; mixing any two raises.
 
 `BooleanShare` and `RingShare` belong to an active session: only local operations and the operations that log gates accept
-them, and they are opened by mpc_ops.protocol.opening with a barrier's token. `PassiveBooleanShare` belongs to a passive
-session; the two have no common operation that would lead from one to the other.
+them, and they are opened by mpc_ops.protocol.opening with a barrier's token. `PassiveBooleanShare` and `PassiveRingShare`
+belong to a passive session; no operation leads from one kind to the other. Protocol code that serves both kinds of session
+is written over the base classes `BooleanPlanes` and `RingVector`, and `check_owner` refuses the other kind's shares.
 """
 
 from __future__ import annotations
@@ -24,21 +25,28 @@ __all__ = [
     "BooleanPlanes",
     "BooleanShare",
     "PassiveBooleanShare",
+    "PassiveRingShare",
+    "R",
     "RingShare",
+    "RingVector",
     "and_public",
+    "boolean_of",
     "check_boolean",
     "check_owner",
+    "check_ring_share",
     "concat",
     "invert",
     "public_like",
     "rebuilt",
     "repeat_plane",
+    "ring_of",
     "ring_zero",
     "xor",
     "xor_public",
 ]
 
 B = TypeVar("B", bound="BooleanPlanes")
+R = TypeVar("R", bound="RingVector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +114,8 @@ class PassiveBooleanShare(BooleanPlanes):
 
 
 @dataclass(frozen=True, slots=True)
-class RingShare:
-    """What a position of an active session holds of a vector over Z_2^64: components `party` and `party + 1`.
+class RingVector:
+    """What a position holds of a vector over Z_2^64: components `party` and `party + 1`. Use one of the two subclasses.
 
     Attributes:
         session: session id that it belongs to.
@@ -123,6 +131,8 @@ class RingShare:
 
     def __post_init__(self) -> None:
         held_by(self.party)
+        if type(self) is RingVector:
+            raise LocalProtocolError("SHARE_FOREIGN", "a share is active or passive")
         check_ring(self.second, len(check_ring(self.first)))
 
     @property
@@ -138,21 +148,25 @@ class RingShare:
         """Return the value from the component that this position lacks."""
         return add(add(self.first, self.second), third)
 
-    def plus(self, other: RingShare) -> RingShare:
+    def __getitem__(self, lanes: slice) -> Self:
+        """Return some lanes as a share, sharing memory."""
+        return replace(self, first=self.first[lanes], second=self.second[lanes])
+
+    def plus(self, other: Self) -> Self:
         """Return the share of x + y; no message."""
         _same(self, other)
         return replace(self, first=add(self.first, other.first), second=add(self.second, other.second))
 
-    def minus(self, other: RingShare) -> RingShare:
+    def minus(self, other: Self) -> Self:
         """Return the share of x - y; no message."""
         _same(self, other)
         return replace(self, first=sub(self.first, other.first), second=sub(self.second, other.second))
 
-    def negated(self) -> RingShare:
+    def negated(self) -> Self:
         """Return the share of -x; no message."""
         return replace(self, first=negate(self.first), second=negate(self.second))
 
-    def plus_public(self, values: RingArray) -> RingShare:
+    def plus_public(self, values: RingArray) -> Self:
         """Return the share of x + c for a public vector c; no message (component 0 takes it)."""
         check_ring(values, self.count)
         first = add(self.first, values) if self.party == 0 else self.first
@@ -160,10 +174,20 @@ class RingShare:
         return replace(self, first=first, second=second)
 
     def __repr__(self) -> str:
-        return f"RingShare(party={self.party}, count={self.count}, <redacted>)"
+        return f"{type(self).__name__}(party={self.party}, count={self.count}, <redacted>)"
 
 
-def _same(left: BooleanPlanes | RingShare, right: BooleanPlanes | RingShare) -> None:
+@dataclass(frozen=True, slots=True, repr=False)
+class RingShare(RingVector):
+    """A share over Z_2^64 of an active session."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PassiveRingShare(RingVector):
+    """A share over Z_2^64 of a passive session."""
+
+
+def _same(left: BooleanPlanes | RingVector, right: BooleanPlanes | RingVector) -> None:
     if type(left) is not type(right) or (left.session, left.party) != (right.session, right.party):
         raise LocalProtocolError("SHARE_FOREIGN", "shares of different kinds, sessions or positions were mixed")
     if left.count != right.count:
@@ -180,10 +204,10 @@ def check_owner(stage: ComputeStage, share: object) -> None:
     if isinstance(stage, ActiveStage):
         wanted = (BooleanShare, RingShare)
     elif isinstance(stage, PassiveStage):
-        wanted = (PassiveBooleanShare,)
+        wanted = (PassiveBooleanShare, PassiveRingShare)
     if (
         type(share) not in wanted
-        or not isinstance(share, BooleanPlanes | RingShare)
+        or not isinstance(share, BooleanPlanes | RingVector)
         or (share.session, share.party) != (stage.terms.sid, stage.party)
     ):
         raise LocalProtocolError("SHARE_FOREIGN", "a share of another kind, session or position", ids=stage.ids())
@@ -194,6 +218,32 @@ def check_boolean(stage: ComputeStage, share: object) -> None:
     if not isinstance(share, BooleanPlanes):
         raise LocalProtocolError("SHARE_FOREIGN", "a Boolean operation takes Boolean shares", ids=stage.ids())
     check_owner(stage, share)
+
+
+def check_ring_share(stage: ComputeStage, share: object) -> None:
+    """Refuse what is not a share over Z_2^64 of this kind of stage, session and position; raises as `check_owner` does."""
+    if not isinstance(share, RingVector):
+        raise LocalProtocolError("SHARE_FOREIGN", "a share over Z_2^64 is wanted", ids=stage.ids())
+    check_owner(stage, share)
+
+
+def boolean_of(stage: ComputeStage | RingVector, count: int, first: PlaneArray, second: PlaneArray) -> BooleanPlanes:
+    """Return a Boolean share of the kind that the stage, or another share of the session, belongs to."""
+    session, party, active = _kind(stage)
+    return (BooleanShare if active else PassiveBooleanShare)(session, party, count, first, second)
+
+
+def ring_of(stage: ComputeStage | BooleanPlanes, first: RingArray, second: RingArray) -> RingVector:
+    """Return a share over Z_2^64 of the kind that the stage, or another share of the session, belongs to."""
+    session, party, active = _kind(stage)
+    return (RingShare if active else PassiveRingShare)(session, party, first, second)
+
+
+def _kind(source: ComputeStage | BooleanPlanes | RingVector) -> tuple[str, int, bool]:
+    """Return session, position and whether the kind is active; every other type counts as passive and is refused later."""
+    if isinstance(source, BooleanPlanes | RingVector):
+        return source.session, source.party, isinstance(source, BooleanShare | RingShare)
+    return source.terms.sid, source.party, isinstance(source, ActiveStage)
 
 
 def xor(left: B, right: B) -> B:
@@ -255,6 +305,6 @@ def concat(parts: Sequence[B]) -> B:
     )
 
 
-def ring_zero(stage: ActiveStage, count: int) -> RingShare:
-    """Return the share of the public vector 0."""
-    return RingShare(stage.terms.sid, stage.party, zeros(count), zeros(count))
+def ring_zero(stage: ComputeStage, count: int) -> RingVector:
+    """Return the share of the public vector 0, of the stage's kind."""
+    return ring_of(stage, zeros(count), zeros(count))

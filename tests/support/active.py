@@ -12,6 +12,7 @@ import numpy as np
 from mpc_ops.errors import ComityError
 from mpc_ops.protocol.and_kernels import BlockLayout, Side, pad_words
 from mpc_ops.protocol.boolean import evaluate
+from mpc_ops.protocol.flow import ActiveFlow, PassiveFlow
 from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.party import Address, Message, Party
 from mpc_ops.protocol.proof_and import (
@@ -23,8 +24,8 @@ from mpc_ops.protocol.proof_and import (
     RightVerifier,
     values_fit,
 )
-from mpc_ops.protocol.shares import BooleanShare, RingShare
-from mpc_ops.protocol.stage import ActiveSession, ActiveStage, PartyKeys, SessionTerms
+from mpc_ops.protocol.shares import BooleanShare, PassiveBooleanShare, PassiveRingShare, RingShare
+from mpc_ops.protocol.stage import ActiveSession, ActiveStage, PartyKeys, PassiveSession, SessionTerms
 from mpc_ops.ring.field61 import PrimeField
 from mpc_ops.ring.planes import to_planes
 from tests.support.core import pair_keys
@@ -136,6 +137,35 @@ def run_active(
         session = (session_types or {}).get(party, ActiveSession)(terms, keys_of(party, seed))
         parties.append(Party(party, terms.sid, MEMBERS, session.run(program)))
     return Network(parties, **network).run()
+
+
+def run_passive(program: Callable, *, seed: object = "s", attempt: int = 1, **network) -> Outcome:
+    """Run `program(session)` at three parties of a passive session."""
+    parties = []
+    for party in range(3):
+        terms = terms_of(party, seed, attempt=attempt)
+        parties.append(Party(party, terms.sid, MEMBERS, program(PassiveSession(terms, keys_of(party, seed)))))
+    return Network(parties, **network).run()
+
+
+def run_flow(program: Callable, *, security: str = "active", **options) -> Outcome:
+    """Run `program(flow)` at three parties and finish the flow; `security` says which kind of session."""
+    kind, run = (ActiveFlow, run_active) if security == "active" else (PassiveFlow, run_passive)
+
+    def whole(session):
+        flow = kind(session, "flow")
+        result = yield from program(flow)
+        yield from flow.finish()
+        return result
+
+    return run(whole, **options)
+
+
+def as_passive(share: BooleanShare | RingShare) -> PassiveBooleanShare | PassiveRingShare:
+    """The same components as a share of a passive session."""
+    if isinstance(share, RingShare):
+        return PassiveRingShare(share.session, share.party, share.first, share.second)
+    return PassiveBooleanShare(share.session, share.party, share.count, share.first, share.second)
 
 
 def share_bits(

@@ -9,7 +9,7 @@ import pytest
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol import compare as cmp
-from mpc_ops.protocol.boolean import and_many, evaluate, mux, random_boolean_passive
+from mpc_ops.protocol.boolean import and_many, evaluate, mux, random_boolean
 from mpc_ops.protocol.opening import open_passive, open_to_all
 from mpc_ops.protocol.party import Party
 from mpc_ops.protocol.proof_and import AndLog
@@ -161,7 +161,7 @@ def test_a_passive_session_runs_the_same_circuits_without_proofs() -> None:
         results = yield from evaluate(
             stage, "c", [cmp.less(a, b), mux(a.plane(0), invert(a), public_like(a, a.first * 0))]
         )
-        noise = random_boolean_passive(stage, 3, 64)
+        noise = random_boolean(stage, 3, 64)
         return (yield from open_passive(stage, [*results, noise]))
 
     parties = []
