@@ -101,14 +101,18 @@ def assess(evidence: RunEvidence) -> Assessment:
 
 
 def valid_approvals(evidence: RunEvidence) -> dict[str, Approved]:
-    """Return the approval of each owner that was valid at the submission close and not withdrawn before it."""
+    """Return the approval of each owner that was valid at the submission close and not withdrawn before it.
+
+    Moments have whole seconds. A withdrawal in the second of the close leaves open which came first: the operators, who
+    refuse a run whose withdrawal they hold, have decided that.
+    """
     close = evidence.close
     now = datetime.strptime(close.created_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     approvals = evidence.notices.get("approval", ())
     before = [
         signed
         for signed in evidence.notices.get("withdrawal", ())
-        if signed.expect(Withdrawal).created_at <= close.created_at
+        if signed.expect(Withdrawal).created_at < close.created_at
     ]
     found = {}
     for owner in evidence.filings:

@@ -401,7 +401,7 @@ async def test_messages_arrive_whole_and_in_order_and_are_counted(a, b):
     async with Pair(a, b, timings=replace(FAST, ping_s=60)) as pair:
         await until_up(pair.right, "de-1")
         await until_up(pair.left, "de-2")
-        first = pair.right.counters("de-1").sent_bytes
+        first = pair.right.counters("de-1")
         payloads = [b"", b"x", bytes(300_000), bytes(range(256)) * 20_000]
         for payload in payloads:
             await pair.right.send("de-1", Kind.FRAME, payload)
@@ -409,7 +409,11 @@ async def test_messages_arrive_whole_and_in_order_and_are_counted(a, b):
         await until(lambda: len(pair.heard_a.messages) == 4 and pair.heard_b.messages)
         assert pair.heard_a.messages == [("de-2", Kind.FRAME, payload) for payload in payloads]
         assert pair.heard_b.messages == [("de-1", Kind.NOTICE, b"notice")]
-        assert pair.right.counters("de-1").sent_bytes - first == sum(map(len, payloads)) + 4 * HEADER_BYTES
+        last = pair.right.counters("de-1")
+        others = last.sent_messages - first.sent_messages - 4  # keep-alives of 8 bytes, on a slow machine
+        expected = sum(map(len, payloads)) + 4 * HEADER_BYTES + others * (8 + HEADER_BYTES)
+        assert last.sent_bytes - first.sent_bytes == expected
+        assert others <= 2
 
 
 async def test_many_senders_never_mix_their_messages(a, b):
