@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import msgspec
 import pytest
 
@@ -183,9 +185,14 @@ def test_approvals_missing_expired_and_withdrawn_before_the_close(made):
     run.notices = [*mine, make_approval(made, run.plan, "de-sued", now=NOW, days=-1, statement=run.statement)]
     assert "no valid approval by de-sued" in problems(run, "approvals")
     run = run_with(made)
-    stop = Withdrawal(plan=run.plan.digest, owner="de-sued", created_at=utc_text(NOW), reason="stop")
+    stop = Withdrawal(
+        plan=run.plan.digest, owner="de-sued", created_at=utc_text(NOW - timedelta(seconds=1)), reason="stop"
+    )
     run.notices.append(sign_notice(stop, made.approver("de-sued")))
     assert "no valid approval by de-sued" in problems(run, "approvals")
+    same_second = msgspec.structs.replace(stop, created_at=utc_text(NOW))
+    run.notices[-1] = sign_notice(same_second, made.approver("de-sued"))
+    assert status(run)["approvals"] == "passed"  # the operators held it before the close, or computed without it
     late = msgspec.structs.replace(stop, created_at="2026-05-01T00:00:00Z")
     run.notices[-1] = sign_notice(late, made.approver("de-sued"))
     assert status(run)["approvals"] == "passed"  # a later withdrawal stops the next run, not this one
