@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.ring import RingArray, add_into, check_ring, zeros
-from mpc_ops.sharing import PartPayload, held_by
+from mpc_ops.sharing import PartPayload, expand_part, held_by
 
 __all__ = ["Share", "add", "add_many", "share_of_part", "zero_share"]
 
@@ -45,8 +45,8 @@ def zero_share(party: int, lanes: int) -> Share:
 
 
 def share_of_part(part: PartPayload) -> Share:
-    """Expand an owner's part; its seeds become vectors."""
-    return Share(part.party, part.first.expand(part.lanes), part.second.expand(part.lanes))
+    """Expand an owner's part, and take its ring values; its seeds become vectors."""
+    return Share(part.party, *expand_part(part).values)
 
 
 def add(left: Share, right: Share) -> Share:

@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.randomness import SEED_BYTES, expand
 from mpc_ops.ring import RingArray, add_into, check_ring, from_bytes, sub_into, to_bytes, zeros
+from mpc_ops.ring.planes import PlaneArray
+from mpc_ops.sharing.units import NO_UNITS, UnitTables, tables_of
 
 __all__ = ["Component", "OwnerSharing", "held_by", "reconstruct", "share"]
 
@@ -65,11 +69,15 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class OwnerSharing:
-    """All three components and their commitment salts. Exists only at the owner, in memory."""
+    """All three components and their commitment salts. Exists only at the owner, in memory.
+
+    A component covers the `lanes` ring values first, then the words of the units' tables, if any.
+    """
 
     lanes: int
     components: tuple[Component, Component, Component]
     salts: tuple[bytes, bytes, bytes]
+    units: UnitTables = NO_UNITS
 
     def __repr__(self) -> str:
         return f"OwnerSharing(lanes={self.lanes}, <redacted>)"
@@ -82,23 +90,28 @@ def held_by(party: int) -> tuple[int, int]:
     return party, (party + 1) % 3
 
 
-def share(values: RingArray, random_bytes: Callable[[int], bytes] = os.urandom) -> OwnerSharing:
-    """Split a vector with fresh seeds and salts.
+def share(
+    values: RingArray, random_bytes: Callable[[int], bytes] = os.urandom, *, planes: Sequence[PlaneArray] = ()
+) -> OwnerSharing:
+    """Split a vector, and tables of bits that go with it, with fresh seeds and salts.
 
     Args:
-        values: shape (n,), encoded values.
+        values: shape (n,), encoded values; split by addition.
         random_bytes: source of secret randomness; only test vectors pass another one.
+        planes: one table for each slice, shape (width, words); split by XOR. The same seeds stretch over both.
 
     Two sharings of one vector have nothing in common: reusing seeds for a correction would reveal the difference.
     """
-    lanes = len(check_ring(values))
+    lanes, units = len(check_ring(values)), tables_of(planes)
     seeds = (random_bytes(SEED_BYTES), random_bytes(SEED_BYTES))
     salts = (random_bytes(32), random_bytes(32), random_bytes(32))
     first, second = Component(seed=seeds[0]), Component(seed=seeds[1])
-    rest = values.copy()
+    rest = np.concatenate([values, *(table.reshape(-1) for table in planes)])
     for component in (first, second):
-        sub_into(rest, component.expand(lanes))
-    return OwnerSharing(lanes, (first, second, Component(explicit=rest)), salts)
+        stream = component.expand(len(rest))
+        sub_into(rest[:lanes], stream[:lanes])
+        rest[lanes:] ^= stream[lanes:]
+    return OwnerSharing(lanes, (first, second, Component(explicit=rest)), salts, units)
 
 
 def reconstruct(components: Sequence[Component], lanes: int) -> RingArray:

@@ -1,14 +1,19 @@
 """Parts: what one operator receives of a filing, as one Arrow IPC stream, and the salted commitments to components.
 
 A part holds the operator's two components and the salts of their commitments. Its Arrow schema is fixed by position and
-lane count (one row; a seed is `fixed_size_binary[32]`, an explicit component `fixed_size_list<uint64>[lanes]`), and its
+length (one row; a seed is `fixed_size_binary[32]`, an explicit component `fixed_size_list<uint64>[words]`), and its
 metadata names the filing. The reader knows the exact schema in advance and refuses everything else.
+
+Where tables of units go with the values, their words follow the lanes in every component, and the numbers of padded rows
+stand in the metadata and in the context of the commitments: they are the one thing that the owner chooses, within the
+plan's limits, and holders who were told different numbers can't both fit what the owner signed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,14 +23,18 @@ import pyarrow as pa
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 from mpc_ops.randomness import SEED_BYTES, ContextItem, encode_context
 from mpc_ops.ring import LANE_BYTES, RingArray
+from mpc_ops.ring.planes import PlaneArray
 from mpc_ops.sharing.components import Component, OwnerSharing, held_by
+from mpc_ops.sharing.units import NO_UNITS, UnitLimits, UnitTables
 
 __all__ = [
     "MAX_PART_LANES",
+    "ExpandedPart",
     "FilingContext",
     "PartPayload",
     "check_part",
     "commitment",
+    "expand_part",
     "part_limit_bytes",
     "parts_of",
     "read_part",
@@ -38,6 +47,7 @@ SALT_BYTES = 32
 _FORMAT = "comity/part/v1"
 _OVERHEAD_BYTES = 4096
 _KINDS = ("seed", "seed", "explicit")
+_ROWS = re.compile(rb"[1-9][0-9]{0,10}(,[1-9][0-9]{0,10})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +76,11 @@ class PartPayload:
     Attributes:
         filing: which filing.
         party: position of the operator.
-        lanes: number of lanes, fixed by the plan.
+        lanes: number of ring values, fixed by the plan.
         first: component `party`.
         second: component `party + 1 mod 3`.
         salts: commitment salts of the two, in the same order.
+        units: shape of the tables that follow the lanes.
     """
 
     filing: FilingContext
@@ -78,9 +89,38 @@ class PartPayload:
     first: Component
     second: Component
     salts: tuple[bytes, bytes]
+    units: UnitTables = NO_UNITS
+
+    @property
+    def words(self) -> int:
+        """Words of each component: lanes, then those of the tables."""
+        return self.lanes + self.units.words
 
     def __repr__(self) -> str:
         return f"PartPayload({self.filing!r}, party={self.party}, lanes={self.lanes}, <redacted>)"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedPart:
+    """Both components of a part as vectors and planes.
+
+    Attributes:
+        values: component `party` and component `party + 1` of the ring values, shape (lanes,) each.
+        tables: the same two of each table of bits, shape (width, rows / 64).
+    """
+
+    values: tuple[RingArray, RingArray]
+    tables: list[tuple[PlaneArray, PlaneArray]]
+
+    def __repr__(self) -> str:
+        return f"ExpandedPart({len(self.values[0])} lanes, {len(self.tables)} tables, <redacted>)"
+
+
+def expand_part(part: PartPayload) -> ExpandedPart:
+    """Return a part's components as vectors; its seeds become streams."""
+    first, second = part.first.expand(part.words), part.second.expand(part.words)
+    tables = (part.units.split(component[part.lanes :]) for component in (first, second))
+    return ExpandedPart((first[: part.lanes], second[: part.lanes]), list(zip(*tables, strict=True)))
 
 
 def commitment(salt: bytes, context: Sequence[ContextItem], body: bytes) -> str:
@@ -101,14 +141,17 @@ def commitment(salt: bytes, context: Sequence[ContextItem], body: bytes) -> str:
     return digest.hexdigest()
 
 
-def _component_context(filing: FilingContext, index: int) -> tuple[ContextItem, ...]:
-    return (*filing.items(), "component", index, _KINDS[index])
+def _component_context(filing: FilingContext, index: int, units: UnitTables) -> tuple[ContextItem, ...]:
+    shape: tuple[ContextItem, ...] = ("units", units.width, *units.rows) if units.rows else ()
+    return (*filing.items(), "component", index, _KINDS[index], *shape)
 
 
 def sharing_commitments(sharing: OwnerSharing, filing: FilingContext) -> tuple[str, str, str]:
     """Return the three commitments that stand in the owner's `filed` notice (to seeds, never to expansions)."""
     first, second, third = (
-        commitment(sharing.salts[index], _component_context(filing, index), sharing.components[index].body())
+        commitment(
+            sharing.salts[index], _component_context(filing, index, sharing.units), sharing.components[index].body()
+        )
         for index in range(3)
     )
     return first, second, third
@@ -127,6 +170,7 @@ def parts_of(sharing: OwnerSharing, filing: FilingContext) -> tuple[PartPayload,
                 first=sharing.components[first],
                 second=sharing.components[second],
                 salts=(sharing.salts[first], sharing.salts[second]),
+                units=sharing.units,
             )
         )
     return parts[0], parts[1], parts[2]
@@ -143,7 +187,7 @@ def check_part(part: PartPayload, commitments: Sequence[str]) -> None:
             "COMMITMENT_MISMATCH", "a filing has three commitments", got=len(commitments), ids=part.filing.ids()
         )
     for index, component, salt in zip(held_by(part.party), (part.first, part.second), part.salts, strict=True):
-        found = commitment(salt, _component_context(part.filing, index), component.body())
+        found = commitment(salt, _component_context(part.filing, index, part.units), component.body())
         if not hmac.compare_digest(found, commitments[index]):
             raise PeerProtocolError(
                 "COMMITMENT_MISMATCH",
@@ -153,13 +197,14 @@ def check_part(part: PartPayload, commitments: Sequence[str]) -> None:
             )
 
 
-def part_limit_bytes(lanes: int) -> int:
-    """Return the most bytes that a part of so many lanes can have; more is refused unread."""
-    return lanes * LANE_BYTES + _OVERHEAD_BYTES
+def part_limit_bytes(lanes: int, units: UnitLimits | None = None) -> int:
+    """Return the most bytes that a part of so many lanes, and tables within `units`, can have; more is refused unread."""
+    return (lanes + (0 if units is None else units.words)) * LANE_BYTES + _OVERHEAD_BYTES
 
 
-def _schema(filing: FilingContext, party: int, lanes: int) -> pa.Schema:
-    types = {"seed": pa.binary(SEED_BYTES), "explicit": pa.list_(pa.field("lane", pa.uint64(), nullable=False), lanes)}
+def _schema(filing: FilingContext, party: int, lanes: int, units: UnitTables) -> pa.Schema:
+    words = pa.list_(pa.field("lane", pa.uint64(), nullable=False), lanes + units.words)
+    types = {"seed": pa.binary(SEED_BYTES), "explicit": words}
     first, second = held_by(party)
     fields = [
         pa.field("first", types[_KINDS[first]], nullable=False),
@@ -171,20 +216,22 @@ def _schema(filing: FilingContext, party: int, lanes: int) -> pa.Schema:
         "format": _FORMAT, "plan": filing.plan_digest, "period": filing.period, "owner": filing.owner,
         "edition": str(filing.edition), "take": str(filing.take), "party": str(party), "lanes": str(lanes),
     }  # fmt: skip
+    if units.rows:
+        metadata |= {"width": str(units.width), "rows": ",".join(map(str, units.rows))}
     return pa.schema(fields, metadata=metadata)
 
 
 def write_part(part: PartPayload) -> bytes:
-    """Return the Arrow IPC stream of a part (16 bytes per lane over all three parts, plus at most 4 KiB each)."""
-    if not 0 < part.lanes <= MAX_PART_LANES:
-        raise LocalProtocolError("LANES_INVALID", "a part has no or too many lanes", got=part.lanes)
-    schema = _schema(part.filing, part.party, part.lanes)
+    """Return the Arrow IPC stream of a part (16 bytes per word over all three parts, plus at most 4 KiB each)."""
+    if part.lanes < 0 or not 0 < part.words <= MAX_PART_LANES:
+        raise LocalProtocolError("LANES_INVALID", "a part has no or too many lanes", got=part.words)
+    schema = _schema(part.filing, part.party, part.lanes, part.units)
     arrays = []
     for field, component in zip(schema, (part.first, part.second), strict=False):
         if component.kind == "seed":
             arrays.append(pa.array([component.body()], type=field.type))
         else:
-            values = pa.array(component.expand(part.lanes), type=pa.uint64())
+            values = pa.array(component.expand(part.words), type=pa.uint64())
             arrays.append(pa.FixedSizeListArray.from_arrays(values, type=field.type))
     arrays += [pa.array([salt], type=pa.binary(SALT_BYTES)) for salt in part.salts]
     sink = pa.BufferOutputStream()
@@ -194,27 +241,30 @@ def write_part(part: PartPayload) -> bytes:
     return data
 
 
-def read_part(data: bytes, filing: FilingContext, party: int, lanes: int) -> PartPayload:
+def read_part(
+    data: bytes, filing: FilingContext, party: int, lanes: int, limits: UnitLimits | None = None
+) -> PartPayload:
     """Read a part and insist that it is exactly the one expected.
 
     Args:
         data: the opened (decrypted) part.
         filing: the filing that the owner's signed notice names.
         party: own position.
-        lanes: the plan's lane count.
+        lanes: the plan's number of shared values.
+        limits: the plan's limits of the units' tables; None where none go with the values.
 
     Raises:
         PeerProtocolError: PART_INVALID for anything else: too long, cut, trailing bytes, other schema, other filing,
-            NULLs, more or fewer rows.
+            NULLs, more or fewer rows, tables beyond the limits.
     """
-    limit = part_limit_bytes(lanes)
+    limit = part_limit_bytes(lanes, limits)
     if len(data) > limit:
         raise _invalid(filing, "the part is too long", f"at most {limit} bytes", f"{len(data)} bytes")
-    expected = _schema(filing, party, lanes)
     try:
         source = pa.BufferReader(data)
         with pa.ipc.open_stream(source) as reader:
-            if not reader.schema.equals(expected, check_metadata=True):
+            units = _units(reader.schema, limits, filing)
+            if not reader.schema.equals(_schema(filing, party, lanes, units), check_metadata=True):
                 raise _invalid(
                     filing, "the part belongs to another filing, operator or plan, or has another form", None, None
                 )
@@ -229,16 +279,28 @@ def read_part(data: bytes, filing: FilingContext, party: int, lanes: int) -> Par
         ) from None
     if any(column.null_count for column in batch.columns):
         raise _invalid(filing, "the part holds NULLs", None, None)
-    first, second = (_component(batch.column(position), filing, lanes) for position in range(2))
+    first, second = (_component(batch.column(position), filing, lanes + units.words) for position in range(2))
     salts = (batch.column(2)[0].as_py(), batch.column(3)[0].as_py())
-    return PartPayload(filing=filing, party=party, lanes=lanes, first=first, second=second, salts=salts)
+    return PartPayload(filing=filing, party=party, lanes=lanes, first=first, second=second, salts=salts, units=units)
 
 
-def _component(column: pa.Array, filing: FilingContext, lanes: int) -> Component:
+def _units(schema: pa.Schema, limits: UnitLimits | None, filing: FilingContext) -> UnitTables:
+    """Return the tables' shape that a part states, if the plan allows it."""
+    if limits is None:
+        return NO_UNITS
+    stated = (schema.metadata or {}).get(b"rows", b"")
+    numbers = stated.split(b",") if len(stated) <= 12 * limits.tables and _ROWS.fullmatch(stated) else []
+    found = UnitTables(limits.width, tuple(int(number) for number in numbers))
+    if not limits.allow(found):
+        raise _invalid(filing, "the part states tables of units that the plan does not allow", None, None)
+    return found
+
+
+def _component(column: pa.Array, filing: FilingContext, words: int) -> Component:
     if pa.types.is_fixed_size_binary(column.type):
         return Component(seed=column[0].as_py())
     values = column.flatten()
-    if values.null_count or len(values) != lanes:
+    if values.null_count or len(values) != words:
         raise _invalid(filing, "the part holds NULLs", None, None)
     explicit: RingArray = np.ascontiguousarray(values.to_numpy(zero_copy_only=True))
     return Component(explicit=explicit)
