@@ -409,10 +409,10 @@ class ActiveStage(ComputeStage):
         self.close()
 
     def close(self) -> None:
-        """End an accepted stage; its shares may be used in the session's next stage."""
+        """End an accepted stage and forget its keys; its shares may be used in the session's next stage."""
         if self._phase != "accepted":
             raise self._order("a stage ends only behind its barrier")
-        self._phase, self._token = "closed", None
+        self._phase, self._token, self._keys = "closed", None, None
         self._coins.clear()
 
     def wipe(self) -> None:
