@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint fmt up down lock vectors bench clean
+.PHONY: help setup demo test lint fmt up down lock vectors bench adversary fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ vectors: $(READY) ## write the test vectors again
 
 bench: $(READY) ## measure bytes, rounds and seconds, as JSON
 	@$(BIN)/python tests/benchmarks/bench_core.py
+
+adversary: $(READY) ## attack every message of every protocol, in every position (ARGS="--program flow")
+	@$(BIN)/python tests/adversary/run_matrix.py --out var/adversary.json $(ARGS)
 
 clean: ## remove what setup, tests and the demo made
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
