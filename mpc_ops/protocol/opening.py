@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from mpc_ops.errors import Abort, LocalProtocolError
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.shares import BooleanPlanes, RingVector, check_owner
 from mpc_ops.protocol.stage import ActiveStage, BarrierToken, ComputeStage, PassiveStage
 from mpc_ops.randomness import encode_context
@@ -64,7 +64,7 @@ def open_to(
     return result
 
 
-def _digest(stage: ComputeStage, body: bytes) -> bytes:
+def _digest(stage: ComputeStage, body: Body) -> bytes:
     return hashlib.sha256(encode_context(*stage.terms.context(stage.name), "open", len(body)) + body).digest()
 
 
@@ -100,7 +100,7 @@ def _open(
     return _values(shares, [len(words[0]) for words in held], inbound.from_prev)
 
 
-def _values(shares: Sequence[Openable], lengths: Sequence[int], third: bytes) -> list[RingArray]:
+def _values(shares: Sequence[Openable], lengths: Sequence[int], third: Body) -> list[RingArray]:
     out, place = [], 0
     for share, words in zip(shares, lengths, strict=True):
         values = share.combine(from_bytes(third[place : place + words * LANE_BYTES], words))

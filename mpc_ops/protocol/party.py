@@ -24,6 +24,7 @@ __all__ = [
     "MAX_WAITING_BYTES",
     "MAX_WAITING_MESSAGES",
     "Address",
+    "Body",
     "Inbound",
     "Message",
     "Party",
@@ -33,6 +34,12 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+Body: TypeAlias = bytes | memoryview
+"""Content of a message. What a memoryview shows must never change: it is read until the last of it has been sent.
+
+Messages of at most 64 KiB arrive as bytes, so coins, digests and field elements are bytes.
+"""
 
 MAX_EARLY_ROUNDS = 4
 """An honest party is at most two rounds ahead of another, since each of its rounds waits for a neighbour's message."""
@@ -59,8 +66,8 @@ class Round:
 
     stage: str
     step: str
-    to_prev: bytes = b""
-    to_next: bytes = b""
+    to_prev: Body = b""
+    to_next: Body = b""
     expect_prev: int = 0
     expect_next: int = 0
 
@@ -72,8 +79,8 @@ class Round:
 class Inbound:
     """What the two neighbours sent in one round; lengths are the expected ones."""
 
-    from_prev: bytes
-    from_next: bytes
+    from_prev: Body
+    from_next: Body
 
     def __repr__(self) -> str:
         return f"Inbound({len(self.from_prev)} and {len(self.from_next)} bytes)"
@@ -127,7 +134,7 @@ class Message:
     """One addressed message; its printed form shows no content."""
 
     address: Address
-    body: bytes
+    body: Body
 
     def __repr__(self) -> str:
         return f"Message({self.address}, {len(self.body)} bytes)"
@@ -150,7 +157,7 @@ class Party(Generic[T]):
         self.done = False
         self._result: list[T] = []
         self._wanted: tuple[Round, ...] = ()
-        self._waiting: dict[Address, bytes] = {}
+        self._waiting: dict[Address, Body] = {}
         self._digests: dict[Address, bytes] = {}
         self._over = False
         self._started = False

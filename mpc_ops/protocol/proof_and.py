@@ -36,7 +36,7 @@ import numpy as np
 
 from mpc_ops.errors import Abort, PeerProtocolError
 from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, Side, cross_gates, fold_gates, pad_words
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.stage import ActiveStage, GateLog
 from mpc_ops.randomness import ContextItem, encode_context, expand
 from mpc_ops.ring import RingArray, check_ring, from_bytes
@@ -281,7 +281,7 @@ class LeftVerifier(_Verifier):
         """Begin; `key` is the PRG key of component i."""
         super().__init__(proof, gates, key, right=False)
 
-    def take(self, message: bytes, ids: dict[str, object] | None = None) -> None:
+    def take(self, message: Body, ids: dict[str, object] | None = None) -> None:
         """Take the prover's R_L; raises PeerProtocolError LENGTH_INVALID, FIELD_RANGE."""
         count = self.proof.degrees(self.level)[1]
         self._claim.take(self.level, _decode(message, count, self.proof.field, ids or {}))
@@ -341,7 +341,7 @@ def _encode(values: Sequence[int]) -> bytes:
     return np.array(values, dtype="<u8").tobytes()
 
 
-def _decode(message: bytes, count: int, field: PrimeField, ids: dict[str, object]) -> list[int]:
+def _decode(message: Body, count: int, field: PrimeField, ids: dict[str, object]) -> list[int]:
     """Return field elements; anything not in its one canonical form is refused."""
     values: list[int] = from_bytes(message, count).tolist()
     if any(value >= field.p for value in values):
@@ -441,7 +441,8 @@ class AndLog(GateLog):
             expect_prev=_SEED_BYTES,
             expect_next=_SEED_BYTES,
         )
-        if not hmac.compare_digest(prover.proof.check(level, inbound.from_prev), inbound.from_next):
+        coin = bytes(inbound.from_prev)
+        if not hmac.compare_digest(prover.proof.check(level, coin), inbound.from_next):
             raise Abort(
                 "COIN_MISMATCH",
                 "the two verifiers gave different coins",
@@ -453,7 +454,7 @@ class AndLog(GateLog):
                 },
                 hint="One of the two altered it; the prover has said nothing about the next level",
             )
-        prover.fold(inbound.from_prev)
+        prover.fold(coin)
         left.fold(released)
         right.fold(vouched)
 
@@ -478,7 +479,7 @@ class AndLog(GateLog):
         self._judge(batch, left.proof, mine[0], others[0])
         self._judge(batch, right.proof, others[1], mine[1])
 
-    def _final(self, message: bytes, proof: AndProof, sender: int) -> FinalValues:
+    def _final(self, message: Body, proof: AndProof, sender: int) -> FinalValues:
         side, claim, *differences = _decode(message, 2 + proof.levels, proof.field, self._peer(sender))
         return FinalValues(side, claim, tuple(differences))
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc_ops.errors import Abort
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.ring_claim import check_bound
 from mpc_ops.protocol.ring_roles import (
     CoinSource,
@@ -50,7 +50,7 @@ from mpc_ops.ring.wide import Wide
 __all__ = ["Verdict", "judge", "passes", "proof_bytes", "prove_batch"]
 
 
-def passes(place: Place, left: bytes, right: bytes) -> bool:
+def passes(place: Place, left: Body, right: Body) -> bool:
     """Say whether the two openings prove the batch: all b_L + b_R = 0 and every product equals its claim.
 
     Args:
@@ -148,7 +148,7 @@ def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> 
         expect_next=own.digest_bytes,
     )
     prover.take_digests(inbound.from_next)
-    prover.take_weights(inbound.from_prev)
+    prover.take_weights(bytes(inbound.from_prev))
     for level in range(own.folds):
         inbound = yield from stage.exchange(
             f"{step}-matrix{level}", to_prev=prover.matrix_message(level), expect_next=after.matrix_bytes(level)
@@ -158,7 +158,7 @@ def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> 
             inbound = yield from stage.exchange(
                 f"{step}-coin{level}", to_next=left.release(level + 1), expect_prev=SEED_BYTES
             )
-            prover.take_coin(level, inbound.from_prev)
+            prover.take_coin(level, bytes(inbound.from_prev))
     yield from _open_and_check(stage, step, left, right, (after, before))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol import ring_claim as claims
+from mpc_ops.protocol.party import Body
 from mpc_ops.protocol.ring_claim import GateView, Level, RingParams
 from mpc_ops.randomness import SEED_BYTES, ContextItem, encode_context, expand
 from mpc_ops.ring import RingArray, from_bytes, wide
@@ -254,10 +255,10 @@ class RingProver:
         self._q_left = params.carry(q - self._place.right_carries(self._keys[1]))
         return wide.to_bytes(wide.from_words(self._q_left), params.carry_bytes)
 
-    def take_digests(self, data: bytes) -> None:
+    def take_digests(self, data: Body) -> None:
         """Keep R's digests of the coins; raises PeerProtocolError LENGTH_INVALID."""
         check_length(data, self._place.digest_bytes, self._place)
-        self._digests = [data[at : at + SEED_BYTES] for at in range(0, len(data), SEED_BYTES)]
+        self._digests = [bytes(data[at : at + SEED_BYTES]) for at in range(0, len(data), SEED_BYTES)]
 
     def _check_seed(self, seed: bytes) -> None:
         """Compare L's seed with R's digest, before anything depends on it."""
@@ -368,7 +369,7 @@ class LeftVerifier:
         self._seeds.append(self._coins(len(self._seeds)))
         return self._seeds[-1]
 
-    def take_carries(self, data: bytes) -> None:
+    def take_carries(self, data: Body) -> None:
         """Take the carry commitment; final. Raises PeerProtocolError LENGTH_INVALID, CARRY_INVALID."""
         place = self._place
         if self._shares is not None:
@@ -389,7 +390,7 @@ class LeftVerifier:
             raise LocalProtocolError("PROOF_ORDER", "a coin may not be released yet", ids=self._place.ids())
         return self._seeds[step]
 
-    def take_matrix(self, level: int, data: bytes) -> None:
+    def take_matrix(self, level: int, data: Body) -> None:
         """Take L's share of a level's matrices; raises PeerProtocolError LENGTH_INVALID, ELEMENT_INVALID."""
         place = self._place
         if self._shares is None or self._side is None or self._taken != level:
@@ -461,7 +462,7 @@ class RightVerifier:
         return shares.message(opened)
 
 
-def check_length(data: bytes, expected: int, place: Place) -> None:
+def check_length(data: Body, expected: int, place: Place) -> None:
     """Raise PeerProtocolError LENGTH_INVALID unless a message has its length."""
     if len(data) != expected:
         raise PeerProtocolError(
@@ -473,7 +474,7 @@ def check_length(data: bytes, expected: int, place: Place) -> None:
         )
 
 
-def read_elements(data: bytes, place: Place) -> Wide:
+def read_elements(data: Body, place: Place) -> Wide:
     """Read elements of the claim ring; raises PeerProtocolError ELEMENT_INVALID for one outside of it."""
     size = place.params.element_bytes
     values = wide.from_bytes(data, len(data) // size, size)
@@ -482,7 +483,7 @@ def read_elements(data: bytes, place: Place) -> Wide:
     return values
 
 
-def _read_carries(data: bytes, place: Place) -> RingArray:
+def _read_carries(data: Body, place: Place) -> RingArray:
     if place.params.carry_bits == 64:
         return from_bytes(data, place.outputs)
     values = wide.from_bytes(data, place.outputs, place.params.carry_bytes).low

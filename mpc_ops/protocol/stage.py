@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar, final
 
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
-from mpc_ops.protocol.party import Inbound, Round, Steps, together
+from mpc_ops.protocol.party import Body, Inbound, Round, Steps, together
 from mpc_ops.randomness import ContextItem, PairKeys, derive, encode_context, expand
 from mpc_ops.ring import RingArray
 from mpc_ops.sharing import held_by
@@ -177,7 +177,7 @@ class ComputeStage(ABC):
 
     @abstractmethod
     def exchange(
-        self, step: str, *, to_prev: bytes = b"", to_next: bytes = b"", expect_prev: int = 0, expect_next: int = 0
+        self, step: str, *, to_prev: Body = b"", to_next: Body = b"", expect_prev: int = 0, expect_next: int = 0
     ) -> Steps[Inbound]:
         """Send to the neighbours and return what they sent; lengths are exact."""
 
@@ -187,14 +187,19 @@ class ComputeStage(ABC):
         Each call has its own number in the context, and session, attempt and stage are in it too, so no stream is ever
         used twice. All three parties call in the same order.
         """
+        one, other = self.seeds(purpose)
+        first, second = held_by(self.party)
+        return expand(one, lanes, "stream", first), expand(other, lanes, "stream", second)
+
+    def seeds(self, purpose: str) -> tuple[bytes, bytes]:
+        """Return fresh 32-byte seeds of the two components' holders, numbered together with `streams`.
+
+        For protocols whose parties need different streams of one component: each expansion has its own context.
+        """
         self.computing()
         number, self._streams = self._streams, self._streams + 1
         keys, context = self.keys, (*self.terms.context(self.name), purpose, number)
-        first, second = held_by(self.party)
-        return (
-            expand(derive(keys.first.prg, *context), lanes, "stream", first),
-            expand(derive(keys.second.prg, *context), lanes, "stream", second),
-        )
+        return derive(keys.first.prg, *context), derive(keys.second.prg, *context)
 
     def ids(self) -> dict[str, object]:
         """Ids that place an error."""
@@ -230,7 +235,7 @@ class _Transcript:
     received: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     @staticmethod
-    def add(digest: hashlib._Hash, step: str, body: bytes) -> None:
+    def add(digest: hashlib._Hash, step: str, body: Body) -> None:
         if body:
             digest.update(encode_context(step, len(body)))
             digest.update(body)
@@ -289,7 +294,7 @@ class ActiveStage(ComputeStage):
         return sum(log.pending_bytes for log in self._logs.values())
 
     def exchange(
-        self, step: str, *, to_prev: bytes = b"", to_next: bytes = b"", expect_prev: int = 0, expect_next: int = 0
+        self, step: str, *, to_prev: Body = b"", to_next: Body = b"", expect_prev: int = 0, expect_next: int = 0
     ) -> Steps[Inbound]:
         """Send to the neighbours and return what they sent, and add both to the links' transcripts.
 
@@ -308,7 +313,8 @@ class ActiveStage(ComputeStage):
 
     # -- FLUSH, PROVE, ACCEPT
 
-    def _mac(self, peer: int, purpose: str, *items: ContextItem) -> bytes:
+    def mac(self, peer: int, purpose: str, *items: ContextItem) -> bytes:
+        """Return the HMAC, under that pair's key, of items in the context of this stage and purpose."""
         key = self.keys.first.mac if peer == (self.party - 1) % 3 else self.keys.second.mac
         return hmac.digest(key, encode_context(*self.terms.context(self.name), purpose, *items), "sha256")
 
@@ -318,13 +324,13 @@ class ActiveStage(ComputeStage):
         links = self._links
         sent = {peer: links[peer].sent.digest() for peer in links}
         own = {
-            peer: self._mac(peer, "flushed", batch, peer, self.party, links[peer].received.digest()) for peer in links
+            peer: self.mac(peer, "flushed", batch, peer, self.party, links[peer].received.digest()) for peer in links
         }
         inbound = yield from self.exchange(
             f"flush{batch}", to_prev=own[before], to_next=own[after], expect_prev=_MAC_BYTES, expect_next=_MAC_BYTES
         )
         for peer, said in ((before, inbound.from_prev), (after, inbound.from_next)):
-            if not hmac.compare_digest(said, self._mac(peer, "flushed", batch, self.party, peer, sent[peer])):
+            if not hmac.compare_digest(said, self.mac(peer, "flushed", batch, self.party, peer, sent[peer])):
                 raise Abort(
                     "LINK_MISMATCH",
                     "one end of a link received other frames than the other sent",
@@ -342,6 +348,17 @@ class ActiveStage(ComputeStage):
         yield from together(self._flush(batch), *(log.prove(batch) for log in pending))
         self._batch += 1
         self._proving = False
+
+    def behind_flush(self, batch: int) -> None:
+        """Insist that both others have said FLUSHED of this batch, the last one.
+
+        Raises:
+            LocalProtocolError: TAG_KEY_ORDER.
+        """
+        if self._flushed != batch or batch != self._batch:
+            raise LocalProtocolError(
+                "TAG_KEY_ORDER", "a tag key before FLUSHED would let a party forge tags", ids=self.ids()
+            )
 
     def coin(self, batch: int, kind: str, prover: int, level: str) -> bytes:
         """Return the 32-byte seed against `prover` that its two verifiers share; the prover lacks the key.
@@ -384,12 +401,12 @@ class ActiveStage(ComputeStage):
     def _accept(self) -> Steps[None]:
         """Three-way ACCEPT: reached only when all own checks of all batches succeeded."""
         before, after = (self.party - 1) % 3, (self.party + 1) % 3
-        own = {peer: self._mac(peer, "accept", self._batch, self.party) for peer in (before, after)}
+        own = {peer: self.mac(peer, "accept", self._batch, self.party) for peer in (before, after)}
         inbound = yield from self.exchange(
             "accept", to_prev=own[before], to_next=own[after], expect_prev=_MAC_BYTES, expect_next=_MAC_BYTES
         )
         for peer, said in ((before, inbound.from_prev), (after, inbound.from_next)):
-            if not hmac.compare_digest(said, self._mac(peer, "accept", self._batch, peer)):
+            if not hmac.compare_digest(said, self.mac(peer, "accept", self._batch, peer)):
                 raise PeerProtocolError(
                     "ACCEPT_INVALID",
                     "an ACCEPT is not the one of this stage",
@@ -433,7 +450,7 @@ class PassiveStage(ComputeStage):
         """Allow gates at any time: nothing is proven."""
 
     def exchange(
-        self, step: str, *, to_prev: bytes = b"", to_next: bytes = b"", expect_prev: int = 0, expect_next: int = 0
+        self, step: str, *, to_prev: Body = b"", to_next: Body = b"", expect_prev: int = 0, expect_next: int = 0
     ) -> Steps[Inbound]:
         """Send to the neighbours and return what they sent; raises PeerProtocolError LENGTH_INVALID."""
         inbound = yield from self._plain_exchange(Round(self.name, step, to_prev, to_next, expect_prev, expect_next))

@@ -121,7 +121,7 @@ def to_bytes(values: Wide, element_bytes: int = WIDE_BYTES) -> bytes:
     return out.view(np.uint8).reshape(-1, WIDE_BYTES)[:, :element_bytes].tobytes()
 
 
-def from_bytes(data: bytes, elements: int, element_bytes: int = WIDE_BYTES) -> Wide:
+def from_bytes(data: bytes | memoryview, elements: int, element_bytes: int = WIDE_BYTES) -> Wide:
     """Read exactly `elements` little-endian elements of `element_bytes` bytes.
 
     Raises:
