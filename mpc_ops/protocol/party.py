@@ -193,6 +193,12 @@ class Party(Generic[T]):
             return []
         return self._guard(lambda: self._take(message))
 
+    def close(self) -> None:
+        """End the run early; the program's own clean-up forgets keys and logs."""
+        self._over = True
+        self._program.close()
+        self._waiting.clear()
+
     def _guard(self, action: Callable[[], list[Message]]) -> list[Message]:
         try:
             return action()
