@@ -35,7 +35,10 @@ from mpc_ops.ring.planes import PlaneArray, check_planes, public_planes, to_plan
 
 __all__ = [
     "arithmetic_bits",
+    "carries_out",
+    "carry_out",
     "component_bits",
+    "difference",
     "equal",
     "equal_public",
     "flip_sign",
@@ -47,6 +50,7 @@ __all__ = [
     "less_public",
     "most_significant_bit",
     "negative",
+    "wraps",
 ]
 
 
@@ -55,8 +59,11 @@ def _check_pair(x: B, y: B) -> None:
         raise LocalProtocolError("PLANES_INVALID", "only shares of one shape, at least one bit wide, can be compared")
 
 
-def _carry(generate: B, propagate: B) -> Circuit[B, B]:
-    """Return the carry out of all planes (width 1): a tree that pairs neighbours, lowest planes first."""
+def carry_out(generate: B, propagate: B) -> Circuit[B, B]:
+    """Return the carry out of all planes (width 1): a tree that pairs neighbours, lowest planes first.
+
+    A plane generates a carry or hands one on, never both. ANDs per value: 2 (w - 1) - ceil(log2 w); depth ceil(log2 w).
+    """
     width = generate.width
     nodes: list[tuple[B, B | None]] = [
         (generate.plane(bit), propagate.plane(bit) if bit else None) for bit in range(width)
@@ -85,7 +92,7 @@ def less(x: B, y: B) -> Circuit[B, B]:
     """Return x < y as a share of width 1, unsigned: the borrow of x - y."""
     _check_pair(x, y)
     (generate,) = yield [(invert(x), y)]
-    result = yield from _carry(generate, invert(xor(x, y)))
+    result = yield from carry_out(generate, invert(xor(x, y)))
     return result
 
 
@@ -107,14 +114,14 @@ def _planes_of(x: B, value: int | PlaneArray) -> PlaneArray:
 def less_public(x: B, value: int | PlaneArray) -> Circuit[B, B]:
     """Return x < c, unsigned; c is one public value of x's width, or public planes (one value per lane)."""
     planes = _planes_of(x, value)
-    result = yield from _carry(and_public(invert(x), planes), invert(xor_public(x, planes)))
+    result = yield from carry_out(and_public(invert(x), planes), invert(xor_public(x, planes)))
     return result
 
 
 def greater_public(x: B, value: int | PlaneArray) -> Circuit[B, B]:
     """Return x > c, unsigned: the borrow of c - x."""
     planes = _planes_of(x, value)
-    result = yield from _carry(and_public(x, ~planes), invert(xor_public(x, planes)))
+    result = yield from carry_out(and_public(x, ~planes), invert(xor_public(x, planes)))
     return result
 
 
@@ -150,6 +157,21 @@ def equal_public(x: B, value: int | PlaneArray) -> Circuit[B, B]:
     """Return x = c as a share of width 1."""
     result = yield from _all_ones(invert(xor_public(x, _planes_of(x, value))))
     return result
+
+
+def difference(x: B, y: B) -> Circuit[B, tuple[B, B]]:
+    """Return (x - y mod 2^w, the borrow: whether x < y).
+
+    ANDs per value: w and those of `carries_out`; depth 1 + ceil(log2 w).
+    """
+    _check_pair(x, y)
+    (generate,) = yield [(invert(x), y)]
+    halves = xor(x, y)
+    borrows = yield from carries_out(generate, invert(halves))
+    top = x.width - 1
+    if top == 0:
+        return halves, borrows
+    return concat([halves.plane(0), xor(halves[1:], borrows[:top])]), borrows.plane(top)
 
 
 def flip_sign(x: B) -> B:
@@ -206,8 +228,22 @@ def most_significant_bit(share: RingVector, width: int = 64) -> Circuit[BooleanP
     # Bit 0 has no second summand, so carries begin at bit 1; bits 1 .. width - 2 decide the carry into the top bit.
     addend, other = sums[1 : width - 1], carries[: width - 2]
     (generate,) = yield [(addend, other)]
-    carry = yield from _carry(generate, xor(addend, other))
+    carry = yield from carry_out(generate, xor(addend, other))
     return xor(top, carry)
+
+
+def wraps(share: RingVector) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes]]:
+    """Return two bits whose sum says how often the three components' sum passed 2^64 (0, 1 or 2).
+
+    ANDs per value: 245; depth 8.
+    """
+    a, b, c = component_bits(share, 64)
+    (product,) = yield [(xor(a, c), xor(b, c))]
+    carries = xor(product, c)
+    addend, other = xor(xor(a, b), c)[1:], carries[:63]
+    (generate,) = yield [(addend, other)]
+    carry = yield from carry_out(generate, xor(addend, other))
+    return carries.plane(63), carry
 
 
 def negative(share: RingVector) -> Circuit[BooleanPlanes, BooleanPlanes]:
@@ -229,13 +265,13 @@ def arithmetic_bits(share: RingVector, width: int = 64) -> Circuit[BooleanPlanes
         return concat([sums.plane(0), xor(sums.plane(1), carries.plane(0))])
     addend, other = sums[1 : width - 1], carries[: width - 2]
     (generate,) = yield [(addend, other)]
-    into = yield from _prefix(generate, xor(addend, other))
+    into = yield from carries_out(generate, xor(addend, other))
     halves = xor(sums[1:], carries)
     return concat([sums.plane(0), halves.plane(0), xor(halves[1:], into)])
 
 
-def _prefix(generate: BooleanPlanes, propagate: BooleanPlanes) -> Circuit[BooleanPlanes, BooleanPlanes]:
-    """Return the carry out of planes 0 .. k for every k (Sklansky: one step per doubling)."""
+def carries_out(generate: B, propagate: B) -> Circuit[B, B]:
+    """Return the carry out of planes 0 .. k for every k (Sklansky: one step per doubling). Depth ceil(log2 w)."""
     carries = [generate.plane(bit) for bit in range(generate.width)]
     spans = [propagate.plane(bit) for bit in range(generate.width)]
     step = 1
