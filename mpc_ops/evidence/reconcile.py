@@ -20,6 +20,7 @@ from mpc_ops.evidence.ledger import LedgerEntry, LedgerExtract
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.model import Filed
+from mpc_ops.plan.rules import RECORD_LEVEL
 
 __all__ = [
     "CONTROL_CLASSES",
@@ -32,16 +33,8 @@ __all__ = [
     "reconcile",
 ]
 
-RECORD_CLASSES = frozenset(
-    {
-        PayloadClass.RECORD_PLAIN,
-        PayloadClass.RECORD_PSEUDONYMISED,
-        PayloadClass.RECORD_CIPHERTEXT,
-        PayloadClass.RECORD_SHARE,
-        PayloadClass.RECORD_DERIVED_OPENING,
-    }
-)
-"""Classes of values about one record: none of them may cross a border."""
+RECORD_CLASSES = RECORD_LEVEL
+"""Classes of values about one record, as the rules take them."""
 
 CONTROL_CLASSES = frozenset(
     {

@@ -264,7 +264,7 @@ def aggregate_bound(fn: str, expr: Expr | None, contract: DatasetContract) -> tu
     return _below("the sum of one data owner", bound, f"{contract.max_rows} rows"), typed.scale
 
 
-def measure_bound(source: tuple[int, int], *, scale: int, max_owners: int, max_rate: str | None) -> int:
+def measure_bound(source: tuple[int, int], *, scale: int, max_owners: int, max_rate: str | None, parts: int = 1) -> int:
     """Return the bound of one owner's cell in shared units, having proven that the sum over all owners fits 64 bits.
 
     Args:
@@ -272,6 +272,8 @@ def measure_bound(source: tuple[int, int], *, scale: int, max_owners: int, max_r
         scale: digits after the point of the shared integer.
         max_owners: most owners in one run.
         max_rate: largest exchange rate as decimal text; None for a measure that is not translated.
+        parts: how many translated values of an owner a cell can be the sum of: 1 with the Gate at the owner, the number of
+            leaf cells with a Gate in the region, which moves what was translated leaf by leaf.
 
     Raises:
         PlanError: OVERFLOW_POSSIBLE with numbers; TYPE_MISMATCH if an untranslated measure changes its scale.
@@ -284,8 +286,9 @@ def measure_bound(source: tuple[int, int], *, scale: int, max_owners: int, max_r
             )
     else:
         rate = scaled(max_rate, MAX_SCALE)
-        # Rounding half-even never goes beyond the next integer, so the ceiling covers it.
-        bound = -(-bound * rate * 10**scale // 10 ** (MAX_SCALE + from_scale))
+        # Rounding half-even never goes beyond the next integer, so the ceiling covers it; every further part adds a half
+        # at most.
+        bound = -(-bound * rate * 10**scale // 10 ** (MAX_SCALE + from_scale)) + parts // 2
     _below(f"the sum over {max_owners} data owners", bound * max_owners, f"{bound} for one data owner")
     return bound
 

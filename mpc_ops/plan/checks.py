@@ -15,7 +15,7 @@ from mpc_ops.federation.contract import DatasetContract
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.plan.bounds import aggregate_bound, columns_of, measure_bound, type_of
-from mpc_ops.plan.layout import lane_count
+from mpc_ops.plan.layout import leaf_count, shared_lane_count, unit_limits
 from mpc_ops.plan.model import (
     Aggregate,
     AggregateNode,
@@ -27,18 +27,27 @@ from mpc_ops.plan.model import (
     Measure,
     MeasureNode,
     Plan,
+    RegionGateNode,
     RegionSumNode,
     ScanNode,
     ShareNode,
     load_plan,
 )
+from mpc_ops.sharing import MAX_PART_LANES
 
-__all__ = ["check_plan", "payload_classes", "read_plan", "scan_columns"]
+__all__ = ["check_plan", "measure_parts", "payload_classes", "read_plan", "scan_columns"]
 
-_PATH = (
-    ScanNode, FilterNode, AggregateNode, GateNode, MeasureNode, ShareNode, RegionSumNode, CrossNode, GroupSumNode, DeliverNode,
-)  # fmt: skip
-_OPS = {str(kind.__struct_config__.tag) for kind in _PATH}
+_PATHS = {
+    "owner": (
+        ScanNode, FilterNode, AggregateNode, GateNode, MeasureNode, ShareNode, RegionSumNode, CrossNode, GroupSumNode,
+        DeliverNode,
+    ),
+    "region": (
+        ScanNode, FilterNode, AggregateNode, MeasureNode, ShareNode, RegionSumNode, RegionGateNode, CrossNode, GroupSumNode,
+        DeliverNode,
+    ),
+}  # fmt: skip
+_OPS = {str(kind.__struct_config__.tag) for path in _PATHS.values() for kind in path}
 _STRANGERS_MIN_OWNERS = 3
 
 
@@ -71,6 +80,11 @@ def payload_classes(k: int) -> tuple[PayloadClass, PayloadClass]:
     return PayloadClass.RECORD_SHARE, PayloadClass.RECORD_SHARE
 
 
+def measure_parts(plan: Plan) -> int:
+    """Return how many translated values of one owner a cell of the report can be the sum of."""
+    return 1 if plan.gate.where == "owner" else leaf_count(plan)
+
+
 def check_plan(plan: Plan, federation: Federation) -> None:
     """Check everything about a plan that can be checked without SQL.
 
@@ -99,7 +113,8 @@ def _refuse(why: str, expected: object = None, got: object = None) -> PlanError:
 
 def _check_path(plan: Plan) -> None:
     kinds = [type(node) for node in plan.nodes]
-    path = [kind for kind in _PATH if kind is not FilterNode or FilterNode in kinds]
+    whole = _PATHS["region" if RegionGateNode in kinds else "owner"]
+    path = [kind for kind in whole if kind is not FilterNode or FilterNode in kinds]
     if kinds != path:
         raise _refuse(
             "the nodes are not the path from owners to recipient",
@@ -199,12 +214,22 @@ def _check_measures(plan: Plan, contract: DatasetContract) -> None:
             scale=measure.scale,
             max_owners=plan.terms.max_owners,
             max_rate=plan.terms.max_rate if measure.translate else None,
+            parts=measure_parts(plan),
         )
         if measure.bound != str(bound):
             raise _refuse(f"bound of measure {measure.name} is not the proven one", bound, measure.bound)
     share = cast("ShareNode", plan.node(ShareNode))
-    if share.lanes != lane_count(plan):
-        raise _refuse("the number of lanes is not that of the layout", lane_count(plan), share.lanes)
+    if share.lanes != shared_lane_count(plan):
+        raise _refuse("the number of lanes is not that of the layout", shared_lane_count(plan), share.lanes)
+    limits = unit_limits(plan)
+    if limits is not None and share.lanes + limits.words > MAX_PART_LANES:
+        raise PlanError(
+            "UNITS_TOO_MANY",
+            "the rows of bits of one data owner are too many for the Gate in the region",
+            expected=f"at most {MAX_PART_LANES} words",
+            got=f"{share.lanes + limits.words} words for {limits.max_rows} units in {limits.width} cells",
+            hint="Lower max_units, or group by fewer dimensions",
+        )
 
 
 def _check_measure(plan: Plan, measure: Measure, source: Aggregate) -> None:
@@ -260,5 +285,11 @@ def _check_terms(plan: Plan, federation: Federation) -> None:
             expected=f"min_owners of at least {_STRANGERS_MIN_OWNERS}",
             got=terms.min_owners,
         )
+    if isinstance(plan.gate, RegionGateNode) and plan.gate.min_owners > terms.max_owners:
+        raise _refuse(
+            "the Gate asks for more owners in a cell than a run may have", terms.max_owners, plan.gate.min_owners
+        )
+    if terms.security == "passive" and plan.gate.where == "owner":
+        raise _refuse("a plan of sums is secure with abort as it is, so it is not passive", "active", terms.security)
     if (terms.currency is None) != (terms.max_rate is None):
         raise _refuse("currency and max_rate stand together or not at all")

@@ -10,9 +10,9 @@ from typing import cast
 
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.federation.model import PayloadClass, Region, Role
-from mpc_ops.plan.layout import lane_count
-from mpc_ops.plan.model import CrossNode, DeliverNode, GateNode, Plan, RegionSumNode, ScanNode
-from mpc_ops.plan.rules import Decision, decide, decide_flow, require_flow
+from mpc_ops.plan.layout import lane_count, shared_lane_count, unit_limits
+from mpc_ops.plan.model import CrossNode, DeliverNode, Plan, RegionSumNode, ScanNode
+from mpc_ops.plan.rules import Decision, decide, decide_flow, least_records, require_flow
 
 __all__ = ["Crossing", "check_crossings", "crossings"]
 
@@ -20,6 +20,9 @@ _NOTICES = "notices with party ids, periods, sizes and times"
 _KEYS = "public keys and fresh nonces"
 _COMMITMENTS = "digests of ciphertexts and salted commitments"
 _EVIDENCE = "signed extracts of the transfer log"
+_GATE = "messages of the Gate on secret shares of records"
+_SUBTOTALS = "secret shares of the owner's subtotals"
+_RECORDS = "secret shares of one row of bits per unit and of the owner's figures per cell, which passed no Gate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,8 @@ def _flows(plan: Plan, federation: Federation) -> Iterator[_Flow]:
     for region in _regions(plan, federation).values():
         cluster = federation.cluster(region.cluster).operators
         for one, other in permutations(cluster, 2):
+            if plan.gate.where == "region":
+                yield _Flow(one, other, plan.gate.shared_class, _GATE)
             yield from _talk(one, other, *_OPERATORS_TALK)
         for one in cluster:
             for other in group:
@@ -163,8 +168,9 @@ def _regions(plan: Plan, federation: Federation) -> dict[str, Region]:
 
 
 def _owner_flows(plan: Plan, federation: Federation, now: datetime, owners: Collection[str] | None) -> list[Crossing]:
-    gate, scan = cast("GateNode", plan.node(GateNode)), cast("ScanNode", plan.node(ScanNode))
-    lanes = lane_count(plan)
+    scan, limits = cast("ScanNode", plan.node(ScanNode)), unit_limits(plan)
+    lanes = shared_lane_count(plan) + (0 if limits is None else limits.words)
+    what = _SUBTOTALS if limits is None else _RECORDS
     out = []
     for name, region in _regions(plan, federation).items():
         if owners is None:
@@ -178,7 +184,7 @@ def _owner_flows(plan: Plan, federation: Federation, now: datetime, owners: Coll
                 seat = federation.jurisdiction_of(operator)
                 down = (PayloadClass.CONTROL_METADATA, PayloadClass.KEY_MATERIAL, PayloadClass.EVIDENCE)
                 for flow, ends, role in (
-                    (_Flow(sender, operator, gate.payload_class, "secret shares of the owner's subtotals", lanes, 8 * lanes),
+                    (_Flow(sender, operator, plan.gate.shared_class, what, lanes, 8 * lanes),
                      (code, seat), Role.COMPUTE_NODE),
                     *((flow, (code, seat), Role.COMPUTE_NODE) for flow in _talk(sender, operator, *_UP)),
                     *((flow, (seat, code), Role.OWNER) for flow in _talk(operator, sender, *down)),
@@ -187,9 +193,9 @@ def _owner_flows(plan: Plan, federation: Federation, now: datetime, owners: Coll
                         decide(
                             federation, origin=origin, sender=ends[0], receiver=ends[1], to_role=role,
                             payload_class=flow.payload_class,
-                            data_class=federation.terms.datasets[scan.dataset].data_class, min_records=gate.k,
+                            data_class=federation.terms.datasets[scan.dataset].data_class, min_records=least_records(plan, flow.payload_class),
                             owners=plan.terms.min_owners if owners is None else len(owners),
-                            references=plan.terms.references, now=now,
+                            references=plan.terms.references, now=now, security=plan.terms.security,
                         )
                         for origin in sorted({code, ends[0]})
                     ]  # fmt: skip

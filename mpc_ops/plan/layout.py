@@ -3,6 +3,11 @@
 Cells in report order: for `d` dimensions every leaf (product of the domains), then the
 *not allocated* cell of each prefix of `d-1` values, ... up to the top one. Measures that are counted anew at each level
 (`each_level`) have extra lanes for the total of every shorter prefix. Lanes run measure by measure, cell by cell.
+
+These are the lanes that leave a region. With the Gate at the owner, owners share them too. With the Gate in the region,
+an owner shares its figures of leaf cells (`shared_lanes`: measure by measure, leaf by leaf, without distinct counts,
+which the region takes from the tables) and, for each slice, a table with one row of bits per protected unit, one bit for
+each leaf cell in the same order (`unit_limits`).
 """
 
 from __future__ import annotations
@@ -10,11 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Literal, cast
 
-from mpc_ops.plan.model import AggregateNode, Measure, MeasureNode, Plan
+from mpc_ops.plan.model import AggregateNode, Measure, MeasureNode, Plan, RegionGateNode
+from mpc_ops.sharing import UnitLimits, padded_rows
 
-__all__ = ["Cell", "Lane", "aggregate_node", "cells", "lane_count", "lanes", "measures", "total_cells"]
+__all__ = [
+    "Cell", "Lane", "aggregate_node", "cells", "is_distinct", "lane_count", "lanes", "leaf_count", "measures",
+    "shared_lane_count", "shared_lanes", "shared_measures", "total_cells", "unit_limits",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +97,40 @@ def lane_count(plan: Plan) -> int:
     """Return the number of lanes without building them one by one."""
     base, totals = len(cells(plan)), len(total_cells(plan))
     return sum(base + (totals if measure.totals == "each_level" else 0) for measure in measures(plan))
+
+
+def leaf_count(plan: Plan) -> int:
+    """Return the number of leaf cells: the product of the domains' sizes."""
+    return prod(len(plan.domains[name]) for name in aggregate_node(plan).dimensions)
+
+
+def is_distinct(plan: Plan, measure: Measure) -> bool:
+    """Return whether a measure counts distinct units."""
+    (source,) = (one for one in aggregate_node(plan).aggregates if one.name == measure.source)
+    return source.fn == "count_distinct"
+
+
+def shared_measures(plan: Plan) -> list[Measure]:
+    """Return the measures that an owner shares as ring values; before a region's Gate, no distinct counts."""
+    found = measures(plan)
+    return found if plan.gate.where == "owner" else [one for one in found if not is_distinct(plan, one)]
+
+
+def shared_lanes(plan: Plan) -> list[Lane]:
+    """Return what lane j of an owner's share vector holds."""
+    if plan.gate.where == "owner":
+        return lanes(plan)
+    leaves = [cell for cell in cells(plan) if cell.kind == "leaf"]
+    return [Lane(measure, cell) for measure in shared_measures(plan) for cell in leaves]
+
+
+def shared_lane_count(plan: Plan) -> int:
+    """Return the number of ring values in an owner's part without building them one by one."""
+    return lane_count(plan) if plan.gate.where == "owner" else len(shared_measures(plan)) * leaf_count(plan)
+
+
+def unit_limits(plan: Plan) -> UnitLimits | None:
+    """Return the limits of the units' tables in an owner's part; None with the Gate at the owner."""
+    if not isinstance(plan.gate, RegionGateNode):
+        return None
+    return UnitLimits(leaf_count(plan), len(aggregate_node(plan).slices), padded_rows(plan.gate.max_units))

@@ -10,8 +10,16 @@ group_sum                                            in the group cluster, on sh
 deliver                                              sealed result parts to the recipient
 ```
 
-Sums and counts over public dimensions decompose into the owners' subtotals, so the path holds no product and no
-comparison on shares. The format has room for more nodes; this version refuses every other one by name.
+Sums and counts over public dimensions decompose into the owners' subtotals, so this path holds no product and no
+comparison on shares. With the Gate in the region, small owners pass together, and the path is
+
+```
+scan → filter → aggregate → measure → share          at each owner: figures of leaf cells, and presence of every unit
+region_sum → region_gate → cross                     in each region cluster, on shares
+group_sum → deliver
+```
+
+The format has room for more nodes; this version refuses every other one by name.
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ from mpc_ops.plan.expr import Expr
 
 __all__ = [
     "Aggregate", "AggregateNode", "CrossNode", "DeliverNode", "FilterNode", "GateNode", "GroupSumNode", "Measure",
-    "MeasureNode", "Node", "Plan", "RegionSumNode", "ScanNode", "ShareNode", "Slice", "Terms", "load_plan",
+    "MeasureNode", "Node", "Plan", "RegionGateNode", "RegionSumNode", "ScanNode", "ShareNode", "Slice", "Terms", "load_plan",
 ]  # fmt: skip
 
 Ident = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}\Z")]
@@ -95,7 +103,8 @@ class AggregateNode(Model, frozen=True, kw_only=True, tag="aggregate", tag_field
 class GateNode(Model, frozen=True, kw_only=True, tag="gate", tag_field="op"):
     """The only node that lowers a payload class: cells of fewer than `k` units move to *not allocated*.
 
-    `payload_class` is what leaves it: `aggregate_share` for k >= 2, else `record_share`.
+    This one stands at each owner and works in the clear. `payload_class` is what leaves it: `aggregate_share` for k >= 2,
+    else `record_share`.
     """
 
     id: Ident
@@ -103,6 +112,41 @@ class GateNode(Model, frozen=True, kw_only=True, tag="gate", tag_field="op"):
     unit: Ident
     k: Annotated[int, Meta(ge=1, le=10**6)]
     payload_class: PayloadClass
+
+    @property
+    def where(self) -> Literal["owner", "region"]:
+        """Where small cells are found and moved."""
+        return "owner"
+
+    @property
+    def shared_class(self) -> PayloadClass:
+        """Class of what owners send to their region's operators."""
+        return self.payload_class
+
+
+class RegionGateNode(GateNode, frozen=True, kw_only=True, tag="region_gate", tag_field="op"):
+    """The same Gate over the union of a region's owners, decided on shares: small owners pass together.
+
+    What owners send before it has passed no Gate, so it is `record_share`: one row of bits per protected unit, one bit per
+    leaf cell, and the owner's figures per leaf cell. A customer of two owners counts as two: rows carry no identity.
+
+    Attributes:
+        min_owners: fewest owners with a unit in a cell that is not moved; 1 asks for nothing beyond `k`.
+        max_units: most protected units of one owner in one slice; bounds parts and the region's work.
+    """
+
+    min_owners: Annotated[int, Meta(ge=1, le=20000)] = 1
+    max_units: Annotated[int, Meta(ge=1, le=10**9)]
+
+    @property
+    def where(self) -> Literal["owner", "region"]:
+        """Where small cells are found and moved."""
+        return "region"
+
+    @property
+    def shared_class(self) -> PayloadClass:
+        """Class of what owners send to their region's operators."""
+        return PayloadClass.RECORD_SHARE
 
 
 class Measure(Model, frozen=True, kw_only=True):
@@ -131,7 +175,7 @@ class Measure(Model, frozen=True, kw_only=True):
 
 
 class MeasureNode(Model, frozen=True, kw_only=True, tag="measure", tag_field="op"):
-    """Compute the measures of every cell from the gated aggregates."""
+    """Compute the measures of every cell from the aggregates: gated ones, or those of leaf cells before a region's Gate."""
 
     id: Ident
     input: Ident
@@ -139,7 +183,10 @@ class MeasureNode(Model, frozen=True, kw_only=True, tag="measure", tag_field="op
 
 
 class ShareNode(Model, frozen=True, kw_only=True, tag="share", tag_field="op"):
-    """Secret-share the owner's `lanes` values (Z_2^64, replicated among three) to its region cluster."""
+    """Secret-share the owner's `lanes` values (Z_2^64, replicated among three) to its region cluster.
+
+    Before a region's Gate these are the values of leaf cells, and the units' rows of bits go with them (`plan.layout`).
+    """
 
     id: Ident
     input: Ident
@@ -181,7 +228,8 @@ class DeliverNode(Model, frozen=True, kw_only=True, tag="deliver", tag_field="op
 
 
 Node = Union[  # noqa: UP007 - read by msgspec as a tagged union
-    ScanNode, FilterNode, AggregateNode, GateNode, MeasureNode, ShareNode, RegionSumNode, CrossNode, GroupSumNode, DeliverNode,
+    ScanNode, FilterNode, AggregateNode, GateNode, MeasureNode, ShareNode, RegionSumNode, RegionGateNode, CrossNode,
+    GroupSumNode, DeliverNode,
 ]  # fmt: skip
 
 
@@ -189,7 +237,8 @@ class Terms(Model, frozen=True, kw_only=True):
     """Conditions under which the plan may run.
 
     Attributes:
-        security: `active` (malicious with abort). Linear plans need no multiplication proof; see docs/threat-model.md.
+        security: `active` (a dishonest operator is noticed, nothing comes out) or `passive` (all operators follow the
+            protocol), which only a plan with a Gate in the region may choose: plans of sums are active as they are.
         max_owners: most owners in one run, part of the overflow proof.
         min_owners: fewest owners in a run, and the least difference between two editions (difference rule).
         sign_off: how many people sign an owner's figures (0 to 2).
@@ -201,7 +250,7 @@ class Terms(Model, frozen=True, kw_only=True):
         basis: purpose of the report in the owners' words.
     """
 
-    security: Literal["active"] = "active"
+    security: Literal["active", "passive"] = "active"
     max_owners: Annotated[int, Meta(ge=1, le=20000)]
     min_owners: Annotated[int, Meta(ge=1, le=20000)]
     sign_off: Annotated[int, Meta(ge=0, le=2)]
@@ -232,6 +281,12 @@ class Plan(Model, frozen=True, kw_only=True):
     def digest(self) -> PlanDigest:
         """SHA-256 of the canonical bytes."""
         return PlanDigest(sha256_hex(encode(self)))
+
+    @property
+    def gate(self) -> GateNode:
+        """The plan's one Gate, wherever it stands."""
+        (found,) = (node for node in self.nodes if isinstance(node, GateNode))
+        return found
 
     def node(self, kind: type[msgspec.Struct]) -> msgspec.Struct:
         """Return the single node of a kind; `mpc_ops.plan.checks` guarantees that there is exactly one of each."""

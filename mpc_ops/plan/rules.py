@@ -18,9 +18,25 @@ from mpc_ops.federation.loaded import Federation
 from mpc_ops.federation.model import PayloadClass, Role
 from mpc_ops.federation.rulepack import Rule
 from mpc_ops.notices.signed import utc_text
-from mpc_ops.plan.model import GateNode, Plan, RegionSumNode, ScanNode
+from mpc_ops.plan.model import Plan, RegionSumNode, ScanNode
 
-__all__ = ["Decision", "decide", "decide_flow", "origins_of", "require_flow", "role_of"]
+__all__ = [
+    "RECORD_LEVEL",
+    "Decision",
+    "decide",
+    "decide_flow",
+    "least_records",
+    "origins_of",
+    "require_flow",
+    "role_of",
+]
+
+RECORD_LEVEL = frozenset(
+    {
+        PayloadClass.RECORD_PLAIN, PayloadClass.RECORD_PSEUDONYMISED, PayloadClass.RECORD_CIPHERTEXT,
+        PayloadClass.RECORD_SHARE, PayloadClass.RECORD_DERIVED_OPENING,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,7 @@ def decide(
     owners: int,
     references: Collection[str],
     now: datetime,
+    security: str = "active",
 ) -> Decision:
     """Evaluate the rule packs of one origin for one flow.
 
@@ -138,9 +155,10 @@ def decide(
         owners: number of data owners (at planning: the least that the terms allow).
         references: names of references that the report states.
         now: the moment of the decision; packs expire.
+        security: `active` or `passive`, as the plan's terms say.
     """
     packs = [federation.rule_packs[name] for name in federation.terms.jurisdictions[origin].rule_packs]
-    facts = _Facts(min_records, owners, references)
+    facts = _Facts(min_records, owners, references, security)
     expired = [pack for pack in packs if not pack.reviewed_on <= utc_text(now) < pack.expires_on]
     if not packs:
         verdict = _Verdict("deny", [], f"jurisdiction {origin} has no rule pack")
@@ -231,6 +249,11 @@ def role_of(federation: Federation, party: str) -> Role:
     return Role.OWNER
 
 
+def least_records(plan: Plan, payload_class: PayloadClass) -> int:
+    """Return how many units a value of this class rests on at least: the Gate's k, and 1 for what has passed no Gate."""
+    return 1 if payload_class in RECORD_LEVEL else plan.gate.k
+
+
 def origins_of(plan: Plan, federation: Federation, sender: str) -> list[str]:
     """Return the jurisdictions whose rules bind what `sender` sends in a run of `plan`, sorted.
 
@@ -272,7 +295,7 @@ def decide_flow(
         owners: number of owners of the run; the least that the terms allow if not given.
         origins: jurisdictions of origin; by default `origins_of` the sender.
     """
-    gate, scan = cast("GateNode", plan.node(GateNode)), cast("ScanNode", plan.node(ScanNode))
+    scan = cast("ScanNode", plan.node(ScanNode))
     return [
         decide(
             federation,
@@ -282,10 +305,11 @@ def decide_flow(
             to_role=role_of(federation, receiver),
             payload_class=payload_class,
             data_class=federation.terms.datasets[scan.dataset].data_class,
-            min_records=gate.k,
+            min_records=least_records(plan, payload_class),
             owners=plan.terms.min_owners if owners is None else owners,
             references=plan.terms.references,
             now=now,
+            security=plan.terms.security,
         )
         for origin in (sorted(origins) if origins is not None else origins_of(plan, federation, sender))
     ]

@@ -16,8 +16,8 @@ from mpc_ops.errors import PolicyViolation
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.ids import Digest
 from mpc_ops.plan.crossings import Crossing, check_crossings
-from mpc_ops.plan.layout import lane_count, measures
-from mpc_ops.plan.model import CrossNode, DeliverNode, GateNode, MeasureNode, Plan, RegionSumNode, ScanNode
+from mpc_ops.plan.layout import lane_count, measures, unit_limits
+from mpc_ops.plan.model import CrossNode, DeliverNode, MeasureNode, Plan, RegionGateNode, RegionSumNode, ScanNode
 
 __all__ = ["NOT_CLAIMED", "PlannedStatement", "member_notes", "planned_statement"]
 
@@ -65,7 +65,7 @@ def planned_statement(plan: Plan, federation: Federation, *, now: datetime) -> P
     Raises:
         PolicyViolation: CROSSING_DENIED if a planned flow is not allowed.
     """
-    gate, scan = cast("GateNode", plan.node(GateNode)), cast("ScanNode", plan.node(ScanNode))
+    scan = cast("ScanNode", plan.node(ScanNode))
     contract = federation.terms.datasets[scan.dataset]
     flows = check_crossings(plan, federation, now=now)
     deliver = cast("DeliverNode", plan.node(DeliverNode))
@@ -80,7 +80,7 @@ def planned_statement(plan: Plan, federation: Federation, *, now: datetime) -> P
             "basis": plan.terms.basis,
             "federation": federation.digest,
             "dataset": {"name": contract.name, "data_class": contract.data_class, "columns": scan.columns},
-            "gate": {"unit": contract.unit_label, "k": gate.k},
+            "gate": _gate(plan, contract.unit_label),
             "values": lane_count(plan),
             "columns": [
                 {"name": one.name, "label": one.label, "totals": one.totals, "translated": one.translate is not None}
@@ -109,6 +109,22 @@ def planned_statement(plan: Plan, federation: Federation, *, now: datetime) -> P
             "not_claimed": list(NOT_CLAIMED),
         }
     )
+
+
+def _gate(plan: Plan, units: str) -> dict[str, Any]:
+    """What the Gate keeps; where it stands only if in the region, so that older statements keep their digests."""
+    gate, limits = plan.gate, unit_limits(plan)
+    out: dict[str, Any] = {"unit": units, "k": gate.k}
+    if isinstance(gate, RegionGateNode) and limits is not None:
+        out |= {
+            "where": gate.where,
+            "security": plan.terms.security,
+            "min_owners": gate.min_owners,
+            "row_bits": limits.width,
+            "max_rows": limits.max_rows,
+            "tables": limits.tables,
+        }
+    return out
 
 
 def _operators(federation: Federation, cluster: str) -> list[dict[str, str]]:
@@ -147,27 +163,24 @@ def _packs(federation: Federation) -> list[dict[str, Any]]:
 
 def _learns(plan: Plan, federation: Federation, units: str) -> list[dict[str, Any]]:
     deliver = cast("DeliverNode", plan.node(DeliverNode))
-    k = cast("GateNode", plan.node(GateNode)).k
+    gate, region = plan.gate, plan.gate.where == "region"
     group = cast("CrossNode", plan.node(CrossNode)).cluster
     seats = ", ".join(one["name"] for one in _operators(federation, group))
-    metadata = "which data owners submitted, when, and the sizes of messages"
     return [
         {
             "party": "each data owner (entity)",
             "learns": ["its own figures", "who has submitted and what became of the run"],
-            "not": ["any figure of another data owner", "the result, unless the result recipient passes it on"],
-        },
-        {
-            "party": "each computing operator of a country cluster",
-            "learns": [metadata],
             "not": [
-                "any figure: it holds two of three components of every secret share, which say nothing about a value"
+                "any figure of another data owner",
+                "the result, unless the result recipient passes it on",
+                *(["which of its cells were moved to not allocated"] if region else []),
             ],
         },
+        {"party": "each computing operator of a country cluster", **_region_operators(plan, units)},
         {
             "party": f"each computing operator of the cluster {group} ({seats})",
             "learns": ["which country clusters took part, when, and the sizes of messages"],
-            "not": ["any figure", "which cells an entity moved to not allocated"],
+            "not": ["any figure", f"which cells {'a country' if region else 'an entity'} moved to not allocated"],
         },
         {
             "party": f"the result recipient {deliver.recipient}",
@@ -176,7 +189,11 @@ def _learns(plan: Plan, federation: Federation, units: str) -> list[dict[str, An
                 "who submitted, who was late or excluded",
             ],
             "not": [
-                f"a cell that rests on fewer than {k} {units} of a data owner: such cells were moved to not allocated",
+                (
+                    f"a cell that rests on fewer than {gate.k} {units} of "
+                    f"{'a country, over all its data owners together' if region else 'a data owner'}: such cells were moved to "
+                    "not allocated"
+                ),
                 "the figures of a single data owner, except as said under 'together'",
             ],
         },
@@ -184,11 +201,45 @@ def _learns(plan: Plan, federation: Federation, units: str) -> list[dict[str, An
     ]
 
 
+def _region_operators(plan: Plan, units: str) -> dict[str, list[str]]:
+    learns = ["which data owners submitted, when, and the sizes of messages"]
+    if plan.gate.where == "owner":
+        return {
+            "learns": learns,
+            "not": [
+                "any figure: it holds two of three components of every secret share, which say nothing about a value"
+            ],
+        }
+    return {
+        "learns": [
+            *learns,
+            (
+                f"the number of {units} of each data owner in each period, rounded up to a size class (64, 128, 192, ... rows); it "
+                "follows from sizes, so whoever reads transfer logs and evidence can tell it, too"
+            ),
+        ],
+        "not": [
+            (
+                f"what it holds, although that is about records: secret shares of one row of bits for each of the {units} (in which "
+                "cells there is a row of it) and of the data owner's figures of every cell, small ones included; two of three "
+                "components say nothing about a value"
+            ),
+            f"who a row is about: rows carry no key, stand in random order, and one of the {units} of two data owners counts as two",
+            "which cells are small, how small, and which were moved: that is decided on secret shares, and nothing about it is opened",
+        ],
+    }
+
+
 def _together(plan: Plan) -> list[str]:
     cluster = cast("CrossNode", plan.node(CrossNode)).cluster
-    m = plan.terms.min_owners
+    m, region = plan.terms.min_owners, plan.gate.where == "region"
     out = [
-        "Two operators of one country cluster together learn the subtotals of every data owner of that country.",
+        "Two operators of one country cluster together learn "
+        + (
+            "every row of bits and every data owner's figures per cell, small cells included: what passed no Gate."
+            if region
+            else "the subtotals of every data owner of that country."
+        ),
         f"Two operators of the cluster {cluster} together learn the subtotals of every country and the result.",
         "All data owners but one, together with the result recipient, learn the figures of the last one; "
         + (
@@ -200,6 +251,17 @@ def _together(plan: Plan) -> list[str]:
         if m > 1
         else "Two editions of one period may differ in a single data owner, whose figures are then their difference.",
     ]
+    if region:
+        out.append(
+            f"Small data owners pass together: a cell of a country with {plan.gate.k} or more units may hold fewer of a single "
+            "data owner. Who can work out one data owner's figures in a way named here works out such cells, too."
+        )
+    if plan.terms.security == "passive":
+        out.insert(
+            0,
+            "PASSIVE SECURITY: the computation in country clusters is secret only as long as every operator follows the "
+            "protocol. A single dishonest operator is not noticed: it could alter figures and learn about records.",
+        )
     for source, slices in _rate_vectors(plan).items():
         if slices > 1:
             out.append(
@@ -267,7 +329,8 @@ def member_notes(plan: Plan, federation: Federation) -> list[str]:
         if len(inside) == 1:
             out.append(
                 f"{region}: one data owner ({inside[0]}). The country cluster adds no separation between data owners; "
-                "its subtotals are that entity's."
+                "its subtotals are that entity's"
+                + ("." if plan.gate.where == "owner" else ", and its Gate counts its units alone.")
             )
     if len(owners) > 1:
         out.append(

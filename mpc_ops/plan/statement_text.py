@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from mpc_ops.federation.model import PayloadClass
 from mpc_ops.plan.statement import PlannedStatement
 
 __all__ = ["statement_text"]
 
+_RECORD_SHARE = str(PayloadClass.RECORD_SHARE)
 _EFFECTS = {"allow": "allowed", "allow_with_obligations": "allowed with obligations", "deny": "denied"}
 _LATE = {
     "hold": "the submission close waits for a missing data owner",
@@ -53,11 +55,7 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
 def _data(content: Mapping[str, Any]) -> Iterator[str]:
     dataset, gate, terms = content["dataset"], content["gate"], content["terms"]
     yield f"Data: {dataset['name']} ({dataset['data_class']}), columns read at the data owner: {', '.join(dataset['columns'])}"
-    yield (
-        f"Small cells: a cell with 1 to {gate['k'] - 1} {gate['unit']} moves to 'not allocated' at the data owner (k = {gate['k']})"
-        if gate["k"] > 1
-        else "Small cells: NOT moved (k = 1), so every value counts as one about single records"
-    )
+    yield from _gate(gate)
     columns = ", ".join(one["label"] or one["name"] for one in content["columns"])
     yield f"Result: {content['values']} numbers; columns: {columns}"
     recipient = content["recipient"]
@@ -68,6 +66,33 @@ def _data(content: Mapping[str, Any]) -> Iterator[str]:
     )
     for name, text in sorted(terms["references"].items()):
         yield f"Reference {name}: {text}"
+
+
+def _gate(gate: Mapping[str, Any]) -> Iterator[str]:
+    region = gate.get("where") == "region"
+    if gate["k"] == 1:
+        yield "Small cells: NOT moved (k = 1), so every value counts as one about single records"
+    elif region:
+        owners = f" or fewer than {gate['min_owners']} data owners" if gate["min_owners"] > 1 else ""
+        yield (
+            f"Small cells: a cell with 1 to {gate['k'] - 1} {gate['unit']}{owners} over all data owners of a country together "
+            f"moves to 'not allocated' in its country cluster, on secret shares (k = {gate['k']}); small data owners pass together"
+        )
+    else:
+        yield (
+            f"Small cells: a cell with 1 to {gate['k'] - 1} {gate['unit']} moves to 'not allocated' at the data owner "
+            f"(k = {gate['k']})"
+        )
+    if region:
+        yield (
+            f"What the country cluster holds for that: secret shares of one row of {gate['row_bits']} bits for each of the "
+            f"{gate['unit']} (at most {gate['max_rows']:,} rows per data owner and period) and of the figures of every cell"
+        )
+        yield (
+            "Security in the country cluster: PASSIVE, an operator that does not follow the protocol is not noticed"
+            if gate["security"] == "passive"
+            else "Security in the country cluster: active, an operator that does not follow the protocol is noticed and the run stops"
+        )
 
 
 def _learns(content: Mapping[str, Any]) -> Iterator[str]:
@@ -86,7 +111,13 @@ def _crossings(flows: list[Mapping[str, Any]]) -> Iterator[str]:
                 f"{flow['from']} -> {flow['to']}{area}: {flow['payload_class']} to {flow['to_role']}: {flow['what']}, "
                 f"{flow['values']} values, at most {flow['bytes_at_most']:,} bytes per {flow['per']}; {_decided([flow])}"
             )
-    beside = [flow for flow in flows if flow["bytes_at_most"] is None]
+    unmeasured = [flow for flow in flows if flow["bytes_at_most"] is None]
+    for flow in (flow for flow in unmeasured if flow["payload_class"] == _RECORD_SHARE):
+        yield (
+            f"{flow['from']} -> {flow['to']}: {flow['payload_class']} to {flow['to_role']}: {flow['what']}, bytes measured when "
+            f"it runs; {_decided([flow])}"
+        )
+    beside = [flow for flow in unmeasured if flow["payload_class"] != _RECORD_SHARE]
     for country in dict.fromkeys(flow["from"] for flow in beside):
         mine = [flow for flow in beside if flow["from"] == country]
         classes = sorted({flow["payload_class"] for flow in mine})

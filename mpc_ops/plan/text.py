@@ -6,6 +6,7 @@ import difflib
 from functools import singledispatch
 
 from mpc_ops.plan.expr import Binary, Case, Column, Expr, InList, IsNull, Literal_, Logic, Not
+from mpc_ops.plan.layout import aggregate_node, unit_limits
 from mpc_ops.plan.model import (
     AggregateNode,
     CrossNode,
@@ -16,6 +17,7 @@ from mpc_ops.plan.model import (
     Measure,
     MeasureNode,
     Plan,
+    RegionGateNode,
     RegionSumNode,
     ScanNode,
     ShareNode,
@@ -64,6 +66,8 @@ def plan_text(plan: Plan) -> str:
         f"data owners in a run: {terms.min_owners} to {terms.max_owners}; late: {terms.on_late}; sign-off by {terms.sign_off}",
         f"shares kept at most {terms.ttl_days} days after the due date; a run is retried for {terms.give_up_hours} hours",
     ]
+    if terms.security == "passive":
+        lines.append("PASSIVE SECURITY: a dishonest operator is not noticed and could learn and alter figures")
     if terms.currency:
         lines.append(f"translated to {terms.currency} at rates of at most {terms.max_rate}")
     lines += [f"domain of {name}: {', '.join(values)}" for name, values in plan.domains.items()]
@@ -112,6 +116,17 @@ def _gate(node: GateNode, _plan: Plan) -> list[str]:
 
 
 @_node.register
+def _region_gate(node: RegionGateNode, plan: Plan) -> list[str]:
+    owners = f" of at least {node.min_owners} data owners" if node.min_owners > 1 else ""
+    return [
+        (
+            f"gate in each country cluster, on secret shares ({plan.terms.security} security): at least {node.k} of {node.unit}"
+            f"{owners} per cell over all its data owners together, smaller cells to not allocated; then {node.payload_class}"
+        )
+    ]
+
+
+@_node.register
 def _measures(node: MeasureNode, _plan: Plan) -> list[str]:
     return ["measures", *(f"  {_measure(one)}" for one in node.measures)]
 
@@ -127,8 +142,16 @@ def _measure(one: Measure) -> str:
 
 
 @_node.register
-def _share(node: ShareNode, _plan: Plan) -> list[str]:
-    return [f"share {node.lanes} values"]
+def _share(node: ShareNode, plan: Plan) -> list[str]:
+    limits = unit_limits(plan)
+    if limits is None:
+        return [f"share {node.lanes} values"]
+    return [
+        (
+            f"share {node.lanes} values of cells, and one row of {limits.width} bits for each {aggregate_node(plan).unit}, at most "
+            f"{limits.max_rows} rows for each of {limits.tables} periods; as {plan.gate.shared_class}"
+        )
+    ]
 
 
 @_node.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import cast
 
 from sqlglot import exp
@@ -12,7 +13,7 @@ from mpc_ops.errors import PlanError
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.plan.bounds import aggregate_bound, measure_bound
 from mpc_ops.plan.checks import check_plan, payload_classes, scan_columns
-from mpc_ops.plan.layout import lane_count
+from mpc_ops.plan.layout import shared_lane_count
 from mpc_ops.plan.model import (
     Aggregate,
     AggregateNode,
@@ -25,6 +26,7 @@ from mpc_ops.plan.model import (
     MeasureNode,
     Node,
     Plan,
+    RegionGateNode,
     RegionSumNode,
     ScanNode,
     ShareNode,
@@ -92,7 +94,8 @@ def _plan(query: Query, terms: ReportTerms, federation: Federation, source: Sour
     if query.condition is not None:
         middle.append(FilterNode(id="filter", input="scan", condition=query.condition))
     aggregates = {one.name: _aggregate(query, one, source) for one in query.aggregates}
-    nodes: list[Node] = [
+    region = terms.gate_at == "region"
+    before: list[Node] = [
         ScanNode(id="scan", dataset=contract.name, contract=sha256_hex(encode(contract)), columns=[unit]),
         *middle,
         AggregateNode(
@@ -103,15 +106,40 @@ def _plan(query: Query, terms: ReportTerms, federation: Federation, source: Sour
             unit=unit,
             aggregates=list(aggregates.values()),
         ),
-        GateNode(id="gate", input="aggregate", unit=unit, k=terms.unit_k, payload_class=behind),
+    ]
+    if not region:
+        before.append(GateNode(id="gate", input="aggregate", unit=unit, k=terms.unit_k, payload_class=behind))
+    leaves = prod(len(contract.column(name).domain) for name in query.dimensions)
+    nodes: list[Node] = [
+        *before,
         MeasureNode(
             id="measure",
-            input="gate",
-            measures=[_measure(query, one, aggregates[one.source], terms, source) for one in query.measures],
+            input=before[-1].id,
+            measures=[
+                _measure(query, one, aggregates[one.source], terms, source, parts=leaves if region else 1)
+                for one in query.measures
+            ],
         ),
         ShareNode(id="share", input="measure", lanes=1),
         RegionSumNode(id="region_sum", input="share", regions=terms.regions),
-        CrossNode(id="cross", input="region_sum", cluster=terms.group_cluster, payload_class=behind),
+        *(
+            [
+                RegionGateNode(
+                    id="gate",
+                    input="region_sum",
+                    unit=unit,
+                    k=terms.unit_k,
+                    payload_class=behind,
+                    min_owners=terms.gate_min_owners,
+                    max_units=terms.max_units or contract.max_rows,
+                )
+            ]
+            if region
+            else []
+        ),
+        CrossNode(
+            id="cross", input="gate" if region else "region_sum", cluster=terms.group_cluster, payload_class=behind
+        ),
         GroupSumNode(id="group_sum", input="cross", cluster=terms.group_cluster),
         DeliverNode(id="deliver", input="group_sum", recipient=terms.recipient, payload_class=delivered),
     ]
@@ -139,7 +167,7 @@ def _complete(query: Query, terms: ReportTerms, federation: Federation, nodes: l
         "scan": ScanNode(
             id="scan", dataset=scan.dataset, contract=scan.contract, columns=scan_columns(draft, query.contract)
         ),
-        "share": ShareNode(id="share", input="measure", lanes=lane_count(draft)),
+        "share": ShareNode(id="share", input="measure", lanes=shared_lane_count(draft)),
     }
     return plan_of([done.get(node.id, node) for node in nodes])
 
@@ -148,6 +176,7 @@ def _terms(terms: ReportTerms) -> Terms:
     if terms.on_late == "estimate":
         raise PlanError("UNSUPPORTED_TERM", "the term on_late = estimate is not part of this version")
     return Terms(
+        security=terms.security,
         max_owners=terms.max_owners,
         min_owners=terms.min_owners,
         sign_off=terms.sign_off,
@@ -169,7 +198,9 @@ def _aggregate(query: Query, one: AggregateSql, source: Source) -> Aggregate:
     return Aggregate(name=one.name, fn=one.fn, expr=one.expr, scale=scale, bound=str(bound))
 
 
-def _measure(query: Query, one: MeasureSql, aggregate: Aggregate, terms: ReportTerms, source: Source) -> Measure:
+def _measure(
+    query: Query, one: MeasureSql, aggregate: Aggregate, terms: ReportTerms, source: Source, *, parts: int
+) -> Measure:
     if one.translate is not None and (terms.currency is None or terms.max_rate is None):
         raise source.refuse(one.node, "gc() needs the terms currency and max_rate")
     scale = aggregate.scale if one.translate is None else _CENTS
@@ -179,6 +210,7 @@ def _measure(query: Query, one: MeasureSql, aggregate: Aggregate, terms: ReportT
             scale=scale,
             max_owners=terms.max_owners,
             max_rate=terms.max_rate if one.translate else None,
+            parts=parts,
         )
     except PlanError as error:
         raise source.located(error, one.node) from None

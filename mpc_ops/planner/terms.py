@@ -15,7 +15,7 @@ from mpc_ops.federation.model import Name
 
 __all__ = ["ReportTerms", "check_terms", "read_terms"]
 
-_NEEDS_COMPARISON = "needs comparisons on shares, which this version does not have"
+_REGION_ONLY = "belongs to gate_at = region: with the Gate at the data owner, sums are secure with abort as they are"
 
 
 class ReportTerms(Model, frozen=True, kw_only=True):
@@ -24,7 +24,11 @@ class ReportTerms(Model, frozen=True, kw_only=True):
     Attributes:
         regions: regions whose owners take part.
         unit_k: k of the Gate: fewest protected units of a cell.
-        gate_at: where small cells are moved; `owner` is the only place this version has.
+        gate_at: where small cells are found and moved: at each `owner` in the clear, or in the `region` on shares, so that
+            small owners pass together; the region's operators then hold shares of records.
+        gate_min_owners: in the region: fewest owners with a unit in a cell that is not moved.
+        max_units: in the region: most protected units of one owner in one period; the data contract's max_rows if not given.
+        security: `active`, or explicitly `passive` with the Gate in the region: a dishonest operator is then not noticed.
         min_owners, max_owners: fewest and most owners in one run.
         on_late: what the close does with a missing owner.
         sign_off: how many people sign an owner's figures.
@@ -46,6 +50,8 @@ class ReportTerms(Model, frozen=True, kw_only=True):
     group_cluster: Name
     unit_k: Annotated[int, Meta(ge=1, le=10**6)]
     gate_at: Literal["owner", "region"] = "owner"
+    gate_min_owners: Annotated[int, Meta(ge=1, le=20000)] = 1
+    max_units: Annotated[int, Meta(ge=1, le=10**9)] | None = None
     security: Literal["active", "passive"] = "active"
     min_owners: Annotated[int, Meta(ge=1, le=20000)]
     max_owners: Annotated[int, Meta(ge=1, le=20000)]
@@ -75,10 +81,12 @@ def read_terms(text: str) -> ReportTerms:
 
 def check_terms(terms: ReportTerms) -> None:
     """Refuse terms that this version cannot keep, rather than ignore them; raise PlanError UNSUPPORTED_TERM."""
+    owner = terms.gate_at == "owner"
     for unsupported, name, why in (
-        (terms.gate_at == "region", "gate_at = region", _NEEDS_COMPARISON),
         (terms.on_late == "estimate", "on_late = estimate", "needs signed estimates, which this version does not have"),
-        (terms.security == "passive", "security = passive", "is not offered: sums are secure with abort as they are"),
+        (owner and terms.security == "passive", "security = passive", _REGION_ONLY),
+        (owner and terms.gate_min_owners > 1, "gate_min_owners", _REGION_ONLY),
+        (owner and terms.max_units is not None, "max_units", _REGION_ONLY),
     ):
         if unsupported:
             raise PlanError("UNSUPPORTED_TERM", f"the term {name} {why}", ids={"report": terms.name})

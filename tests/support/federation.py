@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import prod
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,7 @@ from mpc_ops.federation.rulepack import RulePack
 from mpc_ops.notices.model import Approval, CalendarRow, Rate, Reference, Release
 from mpc_ops.notices.signed import SignedNotice, sign_notice, utc_text
 from mpc_ops.plan.expr import Binary, Column
-from mpc_ops.plan.layout import lane_count
+from mpc_ops.plan.layout import shared_lane_count
 from mpc_ops.plan.model import (
     Aggregate,
     AggregateNode,
@@ -37,6 +38,7 @@ from mpc_ops.plan.model import (
     Measure,
     MeasureNode,
     Plan,
+    RegionGateNode,
     RegionSumNode,
     ScanNode,
     ShareNode,
@@ -179,6 +181,9 @@ def make_plan(
     sign_off: int = 2,
     dimensions: Sequence[str] = ("segment", "product_line"),
     report: str = "group_performance",
+    gate_at: str = "owner",
+    max_units: int = 1000,
+    security: str = "active",
 ) -> Plan:
     """Return the demo's group report (month, prior year, prior year at constant currency), built by hand."""
     contract = federation.terms.datasets["sales_line"]
@@ -202,7 +207,7 @@ def make_plan(
         rule_packs=dict(federation.terms.rule_packs),
         terms=Terms(
             max_owners=max_owners, min_owners=min_owners, sign_off=sign_off, on_late="hold", ttl_days=7, give_up_hours=2,
-            currency="EUR", max_rate="2", basis="Monthly group reporting",
+            currency="EUR", max_rate="2", basis="Monthly group reporting", security=security,
         ),
         rollup=bool(dimensions),
         domains={name: contract.column(name).domain for name in dimensions},
@@ -227,19 +232,36 @@ def make_plan(
             ),
         ],
     )  # fmt: skip
+    plan = plan if gate_at == "owner" else _gate_in_region(plan, amount, max_units)
     nodes = [
-        ShareNode(id="share", input="measure", lanes=lane_count(plan)) if n.id == "share" else n for n in plan.nodes
+        ShareNode(id="share", input="measure", lanes=shared_lane_count(plan)) if n.id == "share" else n
+        for n in plan.nodes
     ]
     return _replace(plan, nodes=nodes)
 
 
-def _measures(amount: int, *, rollup: bool) -> list[Measure]:
+def _gate_in_region(plan: Plan, amount: int, max_units: int) -> Plan:
+    nodes = {node.id: node for node in plan.nodes}
+    gate = nodes.pop("gate")
+    parts = prod(len(values) for values in plan.domains.values())
+    nodes["measure"] = MeasureNode(
+        id="measure", input="aggregate", measures=_measures(amount, rollup=plan.rollup, parts=parts)
+    )
+    nodes["cross"] = _replace(nodes["cross"], input="gate")
+    moved = RegionGateNode(
+        id="gate", input="region_sum", unit=gate.unit, k=gate.k, payload_class=gate.payload_class, max_units=max_units
+    )
+    place = list(nodes).index("cross")
+    return _replace(plan, nodes=[*list(nodes.values())[:place], moved, *list(nodes.values())[place:]])
+
+
+def _measures(amount: int, *, rollup: bool, parts: int = 1) -> list[Measure]:
     def one(name, source, slice_, *, rate=None):
         money = source in {"revenue", "margin"}
         return Measure(
             name=name, label=name.replace("_", " "), kind="amount" if money else "count", source=source, slice=slice_,
             translate=rate, scale=2 if money else 0, totals="none" if not rollup else "each_level" if source == "customers" else "foots",
-            bound=str(amount * 2 if money else 10**7),
+            bound=str(amount * 2 + parts // 2 if money else 10**7),
         )  # fmt: skip
 
     out = []

@@ -331,7 +331,9 @@ def test_refused_sql_is_a_sentence_with_its_position(root, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ('gate_at = "region"', "UNSUPPORTED_TERM"),
+        ("max_units = 100", "UNSUPPORTED_TERM"),
+        ("gate_min_owners = 2", "UNSUPPORTED_TERM"),
+        ('gate_at = "group"', "SCHEMA_INVALID"),
         ('on_late = "estimate"', "UNSUPPORTED_TERM"),
         ('security = "passive"', "UNSUPPORTED_TERM"),
         ("rounding = 3", "SCHEMA_INVALID"),

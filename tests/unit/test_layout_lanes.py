@@ -161,7 +161,7 @@ def test_plans_of_another_form_are_refused_at_the_member(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"min_owners": 0}, {"sign_off": 3}, {"security": "passive"}, {"on_late": "estimate"}, {"ttl_days": 0}]
+    "changes", [{"min_owners": 0}, {"sign_off": 3}, {"security": "none"}, {"on_late": "estimate"}, {"ttl_days": 0}]
 )
 def test_terms_that_this_version_does_not_keep_are_refused(demo_plan: Plan, changes: dict[str, object]) -> None:
     plain = to_plain(demo_plan)

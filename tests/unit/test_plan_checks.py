@@ -80,6 +80,7 @@ def edited(plan, path, value):
         ("nodes.8.recipient", "de-nord", "delivers to nobody"),
         ("terms.min_owners", 21, "min_owners is above"),
         ("terms.currency", None, "currency and max_rate"),
+        ("terms.security", "passive", "secure with abort as it is"),
     ],
 )
 def test_a_changed_plan_is_refused_with_the_reason(federation, path, value, why):
@@ -103,7 +104,7 @@ def test_unknown_members_and_other_formats_are_refused(federation):
     with pytest.raises(ConfigError, match="SCHEMA_INVALID"):
         read_plan(edited(make_plan(federation), "surprise", 1), federation)
     with pytest.raises(ConfigError, match="SCHEMA_INVALID"):
-        read_plan(edited(make_plan(federation), "terms.security", "passive"), federation)
+        read_plan(edited(make_plan(federation), "terms.security", "none"), federation)
     with pytest.raises(ConfigError, match="JSON_INVALID"):
         read_plan(encode(make_plan(federation)) + b" ", federation)
 
