@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.shares import BooleanPlanes, RingVector
-from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes, to_planes
+from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes, to_planes, words_for
 
-__all__ = ["Column", "Rows", "pick_rows", "stack", "stack_columns"]
+__all__ = ["Column", "Rows", "pick_planes", "pick_rows", "stack", "stack_columns"]
 
 Column: TypeAlias = BooleanPlanes | RingVector
 RowIndex: TypeAlias = NDArray[np.int64]
@@ -117,19 +117,19 @@ def pick_rows(column: Column, index: RowIndex) -> Column:
         raise LocalProtocolError("TABLE_INVALID", "row positions are int64 within the table", expected=column.count)
     if isinstance(column, RingVector):
         return replace(column, first=column.first.take(index), second=column.second.take(index))
-    first, second = (_pick_planes(planes, column.count, index) for planes in (column.first, column.second))
+    first, second = (pick_planes(planes, column.count, index) for planes in (column.first, column.second))
     return replace(column, count=len(index), first=first, second=second)
 
 
-def _pick_planes(planes: PlaneArray, count: int, index: RowIndex) -> PlaneArray:
-    parts = [
-        to_planes(
-            from_planes(np.ascontiguousarray(planes[low : low + MAX_WIDTH]), count).take(index),
-            len(planes[low : low + MAX_WIDTH]),
-        )
-        for low in range(0, len(planes), MAX_WIDTH)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, -(-len(index) // 64)), dtype=np.uint64)
+def pick_planes(planes: PlaneArray, count: int, index: RowIndex) -> PlaneArray:
+    """Return planes of the values at positions that the caller has checked: value j is value index[j] of `count`."""
+    parts = []
+    for low in range(0, len(planes), MAX_WIDTH):
+        part = np.ascontiguousarray(planes[low : low + MAX_WIDTH])
+        values = from_planes(part, count)
+        # Mode `clip` spares numpy a second copy of what it takes; the positions are within the column.
+        parts.append(to_planes(np.take(values, index, mode="clip"), len(part)))
+    return np.concatenate(parts) if parts else np.zeros((0, words_for(len(index))), dtype=np.uint64)
 
 
 def stack_columns(columns: Sequence[Column]) -> Column:
