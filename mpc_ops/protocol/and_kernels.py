@@ -1,10 +1,11 @@
-"""Local work of the proof of AND gates at level 1, in numpy: the specification, test oracle and fallback of other kernels.
+"""Local work of the proof of AND gates at level 1, in numpy: the specification, test oracle and fallback of compiled kernels.
 
 Words are lanes: a block is `lanes` lanes of `slots` words, lane a holding words slots*a .. slots*(a+1)-1 of the block; a column
 is one bit of one slot. The layout is public and fixed (64 lanes, 8 slots), so that operators with different kernels
 understand each other. Padding words are zero and count as right gates.
 
-The fold reads tables at indices that depend on shares: on a host shared with others it leaks a little through the cache.
+The numpy fold reads tables at indices that depend on shares: on a host shared with others it leaks a little through the cache.
+The compiled one (mpc_ops.kernels), which does the work of the public layout wherever it is there, has no such tables.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
+from mpc_ops.kernels import calls, compiled
 from mpc_ops.ring import RingArray, check_ring
-from mpc_ops.ring.field61 import FieldArray, PrimeField
+from mpc_ops.ring.field61 import FIELD_61, FieldArray, PrimeField
 from mpc_ops.ring.planes import WORD_BITS, transpose_bits
 
 __all__ = ["PUBLIC_LAYOUT", "BlockLayout", "Side", "cross_gates", "fold_gates", "pad_words"]
@@ -51,6 +53,11 @@ class BlockLayout:
     def padded(self, words: int) -> int:
         """Return the number of words with padding."""
         return -(-words // self.block_words) * self.block_words
+
+    @property
+    def fast(self) -> bool:
+        """Whether compiled kernels do the work of this layout."""
+        return (self.lanes, self.slots) == (calls.LANES, calls.SLOTS) and compiled()
 
     def levels(self, words: int) -> tuple[tuple[int, ...], int]:
         """Return (lanes of each level before the last, elements of the last level) for that many words."""
@@ -112,6 +119,9 @@ def cross_gates(left: Side, right: Side, layout: BlockLayout) -> list[int]:
     words = len(left.x)
     if words % layout.block_words or any(len(side) != words for side in (left.y, left.e, right.x, right.y, right.e)):
         raise LocalProtocolError("GATES_INVALID", "a batch of gates is not made of whole blocks", got=words)
+    if layout.fast:
+        found: list[int] = calls.and_cross((left.x, left.y, left.e), (right.x, right.y, right.e)).tolist()
+        return found
     totals = [0] * (2 * layout.lanes - 1)
     chunk = max(1, _CHUNK_WORDS // layout.block_words) * layout.block_words
     first, second = np.empty(chunk, dtype=np.uint64), np.empty(chunk, dtype=np.uint64)
@@ -163,16 +173,20 @@ def _look_up(tables: Sequence[FieldArray], words: NDArray[np.uint64], field: Pri
 
 
 def fold_gates(
-    side: Side, coefficients: Sequence[int], layout: BlockLayout, field: PrimeField, *, right: bool
+    side: Side, coefficients: FieldArray, layout: BlockLayout, field: PrimeField, *, right: bool
 ) -> FieldArray:
     """Return the folded vector of a side: four components, one after the other, of one element per column.
 
     Left: sum_a c_a s_a (1, x_a, y_a, x_a y_a); right: sum_b c_b s_b (1, -2 y_b, -2 x_b, 4 x_b y_b), with s = (-1)^e.
     Lengths: 4 * words * 64 / lanes.
     """
-    tables, everything = _tables(coefficients, field), sum(coefficients) % field.p
     words = len(side.x)
     out = np.empty((4, words // layout.lanes * WORD_BITS), dtype=np.uint64)
+    if layout.fast and field is FIELD_61:
+        calls.and_fold((side.x, side.y, side.e), coefficients, out, right=right)
+        return out.reshape(-1)
+    weights = [int(value) for value in coefficients]
+    tables, everything = _tables(weights, field), sum(weights) % field.p
     twice = np.uint64(2 * field.p)
     chunk = max(1, (_CHUNK_WORDS >> 3) // layout.block_words) * layout.block_words
     for start in range(0, words, chunk):

@@ -105,7 +105,7 @@ class AndProof:
             return -2 * self.last, 3 * self.last + 1
         return -(self.lanes[level] - 1), 2 * self.lanes[level] - 1
 
-    def stream(self, key: bytes, purpose: str, level: int, count: int) -> list[int]:
+    def stream(self, key: bytes, purpose: str, level: int, count: int) -> FieldArray:
         """Return `count` field elements of a pair's stream."""
         words = expand(key, 2 * count, *self.context, "proof", self.prover, level, purpose)
         return self.field.uniform(words)
@@ -146,15 +146,6 @@ class _Vector:
         self.elements: FieldArray = np.zeros(0, dtype=np.uint64)
         self.level = 0
 
-    def rows(self) -> FieldArray:
-        """Return the vector of a level after the first as (lanes, columns): blocks of lanes of `inner_slots` elements."""
-        lanes, slots = self.proof.lanes[self.level], self.proof.layout.inner_slots
-        blocks = -(-len(self.elements) // (lanes * slots))
-        padded = np.zeros(blocks * lanes * slots, dtype=np.uint64)
-        padded[: len(self.elements)] = self.elements
-        cut = padded.reshape(blocks, lanes, slots).transpose(1, 0, 2)
-        return np.ascontiguousarray(cut).reshape(lanes, -1)
-
     def fold(self, rho: int) -> None:
         """Go to the next level."""
         field, lanes = self.proof.field, self.proof.lanes[self.level]
@@ -163,16 +154,15 @@ class _Vector:
             self.elements = fold_gates(self.gates, weights, self.proof.layout, field, right=self.right)
             self.gates = None
         else:
-            self.elements = field.combine(self.rows(), weights)
+            self.elements = field.combine_blocks(self.elements, weights, self.proof.layout.inner_slots)
         self.level += 1
 
     def at(self, rho: int, mask: int) -> int:
         """Return the masked last vector at rho (left) or 1 / rho (right)."""
         field, size = self.proof.field, self.proof.last
         base = field.inverse(rho) if self.right else rho
-        powers = field.powers(base, size)
         exponent = 2 * size if self.right else size
-        return (field.dot(self.elements, field.array(powers)) + mask * pow(base, exponent, field.p)) % field.p
+        return (field.evaluate(self.elements, 0, base) + mask * pow(base, exponent, field.p)) % field.p
 
 
 class _Claim:
@@ -181,13 +171,13 @@ class _Claim:
     def __init__(self, proof: AndProof, start: int) -> None:
         self.proof, self.value = proof, start % proof.field.p
         self.differences: list[int] = []
-        self._share: Sequence[int] = ()
+        self._share: FieldArray = np.zeros(0, dtype=np.uint64)
 
-    def take(self, level: int, share: Sequence[int]) -> None:
+    def take(self, level: int, share: FieldArray) -> None:
         """Take a level's share of R."""
         lowest, _ = self.proof.degrees(level)
         self._share = share
-        self.differences.append((self.value - share[-lowest]) % self.proof.field.p)
+        self.differences.append((self.value - int(share[-lowest])) % self.proof.field.p)
 
     def move(self, level: int, rho: int) -> None:
         """Replace the claim by the share of R(rho)."""
@@ -212,24 +202,28 @@ class AndProver:
             return self._last()
         if self._u.gates is not None and self._v.gates is not None:
             return [value % field.p for value in cross_gates(self._u.gates, self._v.gates, proof.layout)]
-        return field.cross(self._u.rows(), self._v.rows())
+        lanes, slots = proof.lanes[self.level], proof.layout.inner_slots
+        return field.cross_blocks(self._u.elements, self._v.elements, lanes, slots)
 
     def _last(self) -> list[int]:
         """Return the product of P(X) and Q(1/X) with their masks: degrees -2 m' to m'."""
-        proof, size = self.proof, self.proof.last
-        (left_mask,) = proof.stream(self._keys[0], "mask", self.level, 1)
-        (right_mask,) = proof.stream(self._keys[1], "mask", self.level, 1)
-        self._masks = left_mask, right_mask
-        forward = [*self._u.elements.tolist(), left_mask]
-        backward = [right_mask, *([0] * size), *reversed(self._v.elements.tolist())]
-        return proof.field.convolve(forward, backward)
+        proof = self.proof
+        left_mask = proof.stream(self._keys[0], "mask", self.level, 1)
+        right_mask = proof.stream(self._keys[1], "mask", self.level, 1)
+        self._masks = int(left_mask[0]), int(right_mask[0])
+        forward = np.concatenate([self._u.elements, left_mask])
+        # The mask of Q stands at degree -2 m', apart from the others: its products come before all theirs.
+        low = proof.field.mul(forward, right_mask)
+        high = proof.field.convolve(forward, np.ascontiguousarray(self._v.elements[::-1]))
+        whole: list[int] = np.concatenate([low, high]).tolist()
+        return whole
 
     def message(self) -> bytes:
         """Return R_L for L: 8 bytes per coefficient."""
         proof, field = self.proof, self.proof.field
-        whole = self.coefficients()
+        whole = np.array(self.coefficients(), dtype=np.uint64)
         right = proof.stream(self._keys[1], "share", self.level, len(whole))
-        left = [(value - part) % field.p for value, part in zip(whole, right, strict=True)]
+        left = field.sub(whole, right)
         self._claims[0].take(self.level, left)
         self._claims[1].take(self.level, right)
         return _encode(left)
@@ -269,9 +263,9 @@ class _Verifier:
     def final(self, seed: bytes) -> FinalValues:
         """Return what this verifier says in the exchange, from the last level's coin."""
         rho = self.proof.challenge(seed)
-        (mask,) = self.proof.stream(self._key, "mask", self.level, 1)
+        mask = self.proof.stream(self._key, "mask", self.level, 1)
         self._claim.move(self.level, rho)
-        return FinalValues(self._vector.at(rho, mask), self._claim.value, tuple(self._claim.differences))
+        return FinalValues(self._vector.at(rho, int(mask[0])), self._claim.value, tuple(self._claim.differences))
 
 
 class LeftVerifier(_Verifier):
@@ -337,14 +331,14 @@ def proof_bytes(words: int, layout: BlockLayout = PUBLIC_LAYOUT) -> int:
     return _WORD_BYTES * coefficients + 2 * _SEED_BYTES * len(lanes) + 2 * _WORD_BYTES * (3 + len(lanes))
 
 
-def _encode(values: Sequence[int]) -> bytes:
-    return np.array(values, dtype="<u8").tobytes()
+def _encode(values: FieldArray | Sequence[int]) -> bytes:
+    return np.asarray(values, dtype="<u8").tobytes()
 
 
-def _decode(message: Body, count: int, field: PrimeField, ids: dict[str, object]) -> list[int]:
+def _decode(message: Body, count: int, field: PrimeField, ids: dict[str, object]) -> FieldArray:
     """Return field elements; anything not in its one canonical form is refused."""
-    values: list[int] = from_bytes(message, count).tolist()
-    if any(value >= field.p for value in values):
+    values = from_bytes(message, count)
+    if bool(np.any(values >= np.uint64(field.p))):
         raise PeerProtocolError("FIELD_RANGE", "a field element is not in canonical form", ids=ids)
     return values
 
@@ -480,7 +474,7 @@ class AndLog(GateLog):
         self._judge(batch, right.proof, others[1], mine[1])
 
     def _final(self, message: Body, proof: AndProof, sender: int) -> FinalValues:
-        side, claim, *differences = _decode(message, 2 + proof.levels, proof.field, self._peer(sender))
+        side, claim, *differences = _decode(message, 2 + proof.levels, proof.field, self._peer(sender)).tolist()
         return FinalValues(side, claim, tuple(differences))
 
     def _judge(self, batch: int, proof: AndProof, left: FinalValues, right: FinalValues) -> None:

@@ -2,7 +2,8 @@
 
 Elements are uint64 in [0, p). Products are taken through 32-bit halves (2^64 = 8 mod p), matrix products through 16-bit limbs
 in float64, which is exact as long as fewer than 2^20 products of limbs are added. `PrimeField` is the interface that the
-proof of AND gates needs; tests use it with tiny primes, where the probability of a false accept can be seen.
+proof of AND gates needs; tests use it with tiny primes, where the probability of a false accept can be seen. The field of
+2^61 - 1 hands its work to the compiled kernels where there are any; the results are the same.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mpc_ops.kernels import calls, compiled
 
 __all__ = ["FIELD_61", "P61", "Field61", "FieldArray", "PrimeField"]
 
@@ -58,22 +61,29 @@ class PrimeField(ABC):
         """Return integers as field elements."""
         return np.array([value % self.p for value in values], dtype=np.uint64)
 
-    def uniform(self, words: NDArray[np.uint64]) -> list[int]:
+    def uniform(self, words: NDArray[np.uint64]) -> FieldArray:
         """Return len(words) / 2 elements from 128 random bits each: the bias is below 2^-67."""
         pairs = words.reshape(-1, 2).tolist()
-        return [(low + (high << 64)) % self.p for low, high in pairs]
+        return self.array([low + (high << 64) for low, high in pairs])
 
     def inverse(self, value: int) -> int:
         """Return 1 / value; value is not 0."""
         return pow(value, self.p - 2, self.p)
 
-    def powers(self, base: int, count: int) -> list[int]:
-        """Return base^0 .. base^(count - 1)."""
-        out, power = [], 1
-        for _ in range(count):
-            out.append(power)
-            power = power * base % self.p
+    def powers(self, base: int, count: int) -> FieldArray:
+        """Return base^0 .. base^(count - 1), by doubling."""
+        out = np.ones(count, dtype=np.uint64)
+        done = 1
+        while done < count:
+            size = min(done, count - done)
+            factor = np.array([pow(base, done, self.p)], dtype=np.uint64)
+            out[done : done + size] = self.mul(out[:size], factor)
+            done += size
         return out
+
+    def sub(self, left: FieldArray, right: FieldArray) -> FieldArray:
+        """Return differences, element by element."""
+        return self.reduce(left + (np.uint64(self.p) - right))
 
     def dot(self, left: FieldArray, right: FieldArray) -> int:
         """Return the inner product of two vectors."""
@@ -81,24 +91,42 @@ class PrimeField(ABC):
         low, high = (products & _LOW32).sum(dtype=np.uint64), (products >> _32).sum(dtype=np.uint64)
         return (int(low) + (int(high) << 32)) % self.p
 
-    def evaluate(self, coefficients: Sequence[int], lowest: int, point: int) -> int:
-        """Return sum_k coefficients[k] * point^(lowest + k), by Horner's rule; point is not 0."""
-        total = 0
-        for coefficient in reversed(coefficients):
-            total = (total * point + coefficient) % self.p
-        if lowest < 0:
-            return total * pow(self.inverse(point), -lowest, self.p) % self.p
-        return total * pow(point, lowest, self.p) % self.p
+    def evaluate(self, coefficients: FieldArray, lowest: int, point: int) -> int:
+        """Return sum_k coefficients[k] * point^(lowest + k); point is not 0."""
+        total = self._horner(coefficients, point)
+        base, exponent = (point, lowest) if lowest >= 0 else (self.inverse(point), -lowest)
+        return total * pow(base, exponent, self.p) % self.p
 
-    def convolve(self, left: Sequence[int], right: Sequence[int]) -> list[int]:
+    def _horner(self, coefficients: FieldArray, point: int) -> int:
+        return self.dot(coefficients, self.powers(point, len(coefficients)))
+
+    def convolve(self, left: FieldArray, right: FieldArray) -> FieldArray:
         """Return the coefficients of the product of two polynomials, through one product of long integers."""
         slot = (2 * 61 + max(len(left), len(right)).bit_length() + 7) // 8 + 1
         packed = [
-            int.from_bytes(b"".join(v.to_bytes(slot, "little") for v in side), "little") for side in (left, right)
+            int.from_bytes(b"".join(v.to_bytes(slot, "little") for v in side.tolist()), "little")
+            for side in (left, right)
         ]
         size = len(left) + len(right) - 1
         body = (packed[0] * packed[1]).to_bytes(slot * (size + 1), "little")
-        return [int.from_bytes(body[slot * k : slot * (k + 1)], "little") % self.p for k in range(size)]
+        return self.array([int.from_bytes(body[slot * k : slot * (k + 1)], "little") for k in range(size)])
+
+    def cross_blocks(self, left: FieldArray, right: FieldArray, lanes: int, slots: int) -> list[int]:
+        """Return `cross` of two vectors in blocks of `lanes` lanes of `slots` elements; a last block is filled with zeros."""
+        return self.cross(_rows(left, lanes, slots), _rows(right, lanes, slots))
+
+    def combine_blocks(self, vector: FieldArray, coefficients: FieldArray, slots: int) -> FieldArray:
+        """Return `combine` of a vector in blocks of len(coefficients) lanes of `slots` elements: `slots` elements a block."""
+        return self.combine(_rows(vector, len(coefficients), slots), coefficients.tolist())
+
+
+def _rows(vector: FieldArray, lanes: int, slots: int) -> FieldArray:
+    """Return a vector in blocks as (lanes, columns), column = block * slots + place in the block."""
+    blocks = -(-len(vector) // (lanes * slots))
+    padded = np.zeros(blocks * lanes * slots, dtype=np.uint64)
+    padded[: len(vector)] = vector
+    cut = padded.reshape(blocks, lanes, slots).transpose(1, 0, 2)
+    return np.ascontiguousarray(cut).reshape(lanes, -1)
 
 
 class Field61(PrimeField):
@@ -160,6 +188,42 @@ class Field61(PrimeField):
                     by_shift[place + other] += parts[:, place, :, other]
             total = self.reduce(total + self._recombine(by_shift))
         return [sum(int(value) for value in total.diagonal(-degree)) % self.p for degree in range(-(lanes - 1), lanes)]
+
+    def uniform(self, words: NDArray[np.uint64]) -> FieldArray:
+        """Return len(words) / 2 elements from 128 random bits each; 2^64 = 8 mod p."""
+        if compiled():
+            return calls.field_uniform(words)
+        pairs = words.reshape(-1, 2)
+        high = self.reduce(pairs[:, 1])
+        return self.reduce(self.reduce(pairs[:, 0]) + ((high << np.uint64(3)) & _P) + (high >> np.uint64(58)))
+
+    def powers(self, base: int, count: int) -> FieldArray:
+        """Return base^0 .. base^(count - 1)."""
+        return calls.field_powers(base, count) if compiled() else super().powers(base, count)
+
+    def dot(self, left: FieldArray, right: FieldArray) -> int:
+        """Return the inner product of two vectors."""
+        return calls.field_dot(left, right) if compiled() else super().dot(left, right)
+
+    def _horner(self, coefficients: FieldArray, point: int) -> int:
+        return calls.field_evaluate(coefficients, point) if compiled() else super()._horner(coefficients, point)
+
+    def convolve(self, left: FieldArray, right: FieldArray) -> FieldArray:
+        """Return the coefficients of the product of two polynomials."""
+        return calls.field_convolve(left, right) if compiled() else super().convolve(left, right)
+
+    def cross_blocks(self, left: FieldArray, right: FieldArray, lanes: int, slots: int) -> list[int]:
+        """Return `cross` of two vectors in blocks."""
+        if slots == calls.SLOTS and compiled():
+            out: list[int] = calls.field_cross(left, right, lanes).tolist()
+            return out
+        return super().cross_blocks(left, right, lanes, slots)
+
+    def combine_blocks(self, vector: FieldArray, coefficients: FieldArray, slots: int) -> FieldArray:
+        """Return `combine` of a vector in blocks."""
+        if slots == calls.SLOTS and compiled():
+            return calls.field_fold(vector, coefficients)
+        return super().combine_blocks(vector, coefficients, slots)
 
     def _recombine(self, by_shift: NDArray[np.uint64]) -> FieldArray:
         """Return sum_s by_shift[s] * 2^(16 s) mod p: a multiplication by a power of two rotates 61 bits."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
+from mpc_ops.kernels import calls, compiled
 from mpc_ops.ring.arithmetic import check_ring
 from mpc_ops.ring.types import RingArray
 
@@ -96,6 +97,9 @@ def to_planes(values: RingArray, width: int) -> PlaneArray:
     count = len(check_ring(values))
     words = words_for(count)
     out = np.zeros((width, words), dtype=np.uint64)
+    if compiled():
+        calls.to_planes(values, out)
+        return out
     for start in range(0, words, _CHUNK_WORDS):
         stop = min(start + _CHUNK_WORDS, words)
         part = np.zeros((stop - start) * WORD_BITS, dtype=np.uint64)
@@ -112,6 +116,10 @@ def from_planes(planes: PlaneArray, count: int) -> RingArray:
     check_planes(planes, count=count)
     width, words = planes.shape
     _check_width(width)
+    if compiled():
+        values = np.empty(count, dtype=np.uint64)
+        calls.from_planes(planes, values)
+        return values
     out = np.empty(words * WORD_BITS, dtype=np.uint64)
     for start in range(0, words, _CHUNK_WORDS):
         stop = min(start + _CHUNK_WORDS, words)

@@ -63,14 +63,14 @@ def test_polynomials() -> None:
     for i, a in enumerate(left):
         for j, b in enumerate(right):
             product[i + j] += a * b
-    assert FIELD_61.convolve(left, right) == [value % P61 for value in product]
+    assert FIELD_61.convolve(arr(left), arr(right)).tolist() == [value % P61 for value in product]
     point = 1234567
     for lowest in (-5, 0, 3):
         expected = sum(c * pow(point, lowest + k, P61) for k, c in enumerate(left)) % P61
-        assert FIELD_61.evaluate(left, lowest, point) == expected
-    assert FIELD_61.powers(point, 4) == [pow(point, k, P61) for k in range(4)]
+        assert FIELD_61.evaluate(arr(left), lowest, point) == expected
+    assert FIELD_61.powers(point, 4).tolist() == [pow(point, k, P61) for k in range(4)]
     assert FIELD_61.inverse(point) * point % P61 == 1
-    assert FIELD_61.uniform(arr([5, 1, P61, 0])) == [(5 + (1 << 64)) % P61, 0]
+    assert FIELD_61.uniform(arr([5, 1, P61, 0])).tolist() == [(5 + (1 << 64)) % P61, 0]
 
 
 def test_transposition_swaps_rows_and_bits() -> None:

@@ -71,11 +71,11 @@ def test_level_one_kernels_equal_their_definition(words: int, layout: BlockLayou
             expected[a - b + layout.lanes - 1] += int((u[a] * v[b]).sum())
     assert [value % P61 for value in cross_gates(left, right, layout)] == [value % P61 for value in expected]
     for field in (FIELD_61, TinyField(1031)):
-        weights = [random.Random(lane).randrange(field.p) for lane in range(layout.lanes)]
+        weights = field.array([random.Random(lane).randrange(field.p) for lane in range(layout.lanes)])
         for side, vector, is_right in ((left, u, False), (right, v, True)):
             folded = fold_gates(side, weights, layout, field, right=is_right)
             lifted = np.where(vector > P61 // 2, vector - P61, vector)
-            plain = (np.array(weights, dtype=object)[:, None] * lifted).sum(axis=0)
+            plain = (weights.astype(object)[:, None] * lifted).sum(axis=0)
             assert folded.tolist() == [int(value) % field.p for value in plain]
 
 
@@ -92,7 +92,7 @@ def test_kernels_over_several_chunks_and_the_public_layout() -> None:
     weights = FIELD_61.powers(99, 64)
     u = fold_gates(left, weights, PUBLIC_LAYOUT, FIELD_61, right=False)
     v = fold_gates(right, FIELD_61.powers(FIELD_61.inverse(99), 64), PUBLIC_LAYOUT, FIELD_61, right=True)
-    assert FIELD_61.dot(u, v) == FIELD_61.evaluate([t % P61 for t in totals], -63, 99)
+    assert FIELD_61.dot(u, v) == FIELD_61.evaluate(FIELD_61.array(totals), -63, 99)
 
 
 def test_a_batch_of_broken_blocks_is_refused() -> None:

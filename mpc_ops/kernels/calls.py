@@ -1,0 +1,226 @@
+"""Calls into the compiled kernels. Everything that the C code takes for granted about its arguments is checked here.
+
+Every vector is one-dimensional (or one block of rows), contiguous and uint64; lengths fit each other; no output overlaps an
+input. The calls release the interpreter's lock. Only where `compiled()` is true there is something to call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc_ops.errors import LocalProtocolError
+
+ffi: Any
+lib: Any
+try:
+    from mpc_ops.kernels import _compiled  # type: ignore[attr-defined]
+
+    ffi, lib = _compiled.ffi, _compiled.lib
+except ImportError:  # not built, built for another machine, or without cffi's run-time module
+    ffi = lib = None
+
+__all__ = [
+    "LANES",
+    "PRESENT",
+    "SLOTS",
+    "and_cross",
+    "and_fold",
+    "and_words",
+    "field_convolve",
+    "field_cross",
+    "field_dot",
+    "field_evaluate",
+    "field_fold",
+    "field_powers",
+    "field_uniform",
+    "from_planes",
+    "level",
+    "limit_level",
+    "to_planes",
+]
+
+PRESENT = lib is not None
+"""Whether the extension could be loaded."""
+
+Words: TypeAlias = NDArray[np.uint64]
+
+LANES = 64
+"""Lanes of a block of gates."""
+SLOTS = 8
+"""Words or elements per lane and block."""
+_BLOCK = LANES * SLOTS
+_WORD = "uint64_t[]"
+_MODULUS = (1 << 61) - 1
+_LEVELS = 3
+
+
+def _refuse(what: str) -> LocalProtocolError:
+    return LocalProtocolError("KERNEL_ARGUMENT", what, hint="A bug: report it")
+
+
+def _check(array: object, size: int | None, dtype: type = np.uint64) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or not array.flags.c_contiguous:
+        raise _refuse("a kernel takes contiguous vectors of its own type")
+    if size is not None and array.size != size:
+        raise _refuse("a kernel was given vectors of different lengths")
+
+
+def _inputs(size: int | None, *arrays: Words) -> list[Any]:
+    """Return pointers to vectors of that length (or of any)."""
+    for array in arrays:
+        _check(array, size)
+    return [ffi.from_buffer(_WORD, array) for array in arrays]
+
+
+def _output(size: int, array: Words | NDArray[np.int64], *inputs: Words, kind: str = _WORD) -> Any:
+    """Return a pointer to a writable vector of that length that shares no memory with the inputs."""
+    _check(array, size, np.uint64 if kind == _WORD else np.int64)
+    if any(np.may_share_memory(array, other) for other in inputs):
+        raise _refuse("a kernel's output overlaps its input")
+    return ffi.from_buffer(kind, array, require_writable=True)
+
+
+def _blocks(words: int) -> int:
+    return -(-words // _BLOCK)
+
+
+def _lanes(lanes: int) -> int:
+    if not 1 <= lanes <= LANES:
+        raise _refuse("a number of lanes is out of range")
+    return lanes
+
+
+def _element(value: int) -> int:
+    if not 0 <= value < _MODULUS:
+        raise _refuse("a number is not in the field")
+    return value
+
+
+def level() -> int:
+    """Return the instruction set in use: 0 the compiler's own, 1 AVX2, 2 AVX-512 with population counts."""
+    return int(lib.cm_level())
+
+
+def limit_level(most: int) -> None:
+    """Use at most this instruction set from now on: for tests."""
+    if not 0 <= most < _LEVELS:
+        raise _refuse("no such instruction set")
+    lib.cm_limit(most)
+
+
+# ------------------------------------------------------------------------------------------------------------ recipe A
+
+
+def and_cross(left: tuple[Words, Words, Words], right: tuple[Words, Words, Words]) -> NDArray[np.int64]:
+    """Return R, shape (127,), of the sides (x, y, e), all of one length; a ragged last block counts as filled with zeros."""
+    words = len(left[0])
+    totals = np.zeros(2 * LANES - 1, dtype=np.int64)
+    inputs = _inputs(words, *left, *right)
+    lib.cm_and_cross(*inputs, words, _output(2 * LANES - 1, totals, kind="int64_t[]"))
+    return totals
+
+
+def and_fold(side: tuple[Words, Words, Words], coefficients: Words, out: Words, *, right: bool) -> None:
+    """Write the folded vector of a side: `out` has shape (4, words of whole blocks)."""
+    words = len(side[0])
+    size = _blocks(words) * _BLOCK
+    if out.shape != (4, size):
+        raise _refuse("a fold gives four components of one element per column")
+    inputs = _inputs(words, *side)
+    (weights,) = _inputs(LANES, coefficients)
+    lib.cm_and_fold(*inputs, words, weights, int(right), size, _output(4 * size, out, *side, coefficients))
+
+
+def and_words(x: tuple[Words, Words], y: tuple[Words, Words], masks: tuple[Words, Words], out: Words) -> None:
+    """Write x0 & (y0 ^ y1) ^ x1 & y0 ^ r0 ^ r1."""
+    words = len(out)
+    inputs = _inputs(words, *x, *y, *masks)
+    lib.cm_and_words(*inputs, words, _output(words, out, *x, *y, *masks))
+
+
+# ----------------------------------------------------------------------------------------------------------- the field
+
+
+def field_cross(u: Words, v: Words, lanes: int) -> Words:
+    """Return R, shape (2 lanes - 1,), of two vectors in blocks of lanes x 8 elements below 2^61 - 1."""
+    out = np.zeros(2 * _lanes(lanes) - 1, dtype=np.uint64)
+    first, second = _inputs(len(u), u, v)
+    lib.cm_field_cross(first, second, len(u), lanes, _output(2 * lanes - 1, out))
+    return out
+
+
+def field_fold(u: Words, coefficients: Words) -> Words:
+    """Return the sum over lanes a of coefficients[a] u_a: 8 elements per block of len(coefficients) x 8."""
+    lanes = _lanes(len(coefficients))
+    out = np.empty(-(-len(u) // (lanes * SLOTS)) * SLOTS, dtype=np.uint64)
+    (vector,), (weights,) = _inputs(None, u), _inputs(lanes, coefficients)
+    lib.cm_field_fold(vector, len(u), lanes, weights, _output(len(out), out))
+    return out
+
+
+def field_convolve(left: Words, right: Words) -> Words:
+    """Return the coefficients of the product of two polynomials; neither is empty."""
+    if len(left) == 0 or len(right) == 0:
+        raise _refuse("an empty polynomial has no product")
+    out = np.empty(len(left) + len(right) - 1, dtype=np.uint64)
+    (one,), (two,) = _inputs(None, left), _inputs(None, right)
+    lib.cm_field_convolve(one, len(left), two, len(right), _output(len(out), out))
+    return out
+
+
+def field_dot(left: Words, right: Words) -> int:
+    """Return the inner product."""
+    one, two = _inputs(len(left), left, right)
+    return int(lib.cm_field_dot(one, two, len(left)))
+
+
+def field_evaluate(coefficients: Words, point: int) -> int:
+    """Return sum_k coefficients[k] point^k."""
+    (vector,) = _inputs(None, coefficients)
+    return int(lib.cm_field_evaluate(vector, len(coefficients), _element(point)))
+
+
+def field_powers(base: int, count: int) -> Words:
+    """Return base^0 .. base^(count - 1)."""
+    if count < 0:
+        raise _refuse("a number of powers is negative")
+    out = np.empty(count, dtype=np.uint64)
+    lib.cm_field_powers(_element(base), count, _output(count, out))
+    return out
+
+
+def field_uniform(words: Words) -> Words:
+    """Return one element per two words: (low + 2^64 high) mod p."""
+    if len(words) % 2:
+        raise _refuse("an element takes two words")
+    out = np.empty(len(words) // 2, dtype=np.uint64)
+    (vector,) = _inputs(None, words)
+    lib.cm_field_uniform(vector, len(out), _output(len(out), out))
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------- bit-planes
+
+
+def to_planes(values: Words, planes: Words) -> None:
+    """Write the lowest bits of the values: `planes` has shape (width up to 64, ceil(count / 64)) and starts as zeros."""
+    width, words = _planes(len(values), planes)
+    (vector,) = _inputs(None, values)
+    lib.cm_to_planes(vector, len(values), width, words, _output(width * words, planes, values))
+
+
+def from_planes(planes: Words, values: Words) -> None:
+    """Write the values of planes of shape (width up to 64, ceil(count / 64))."""
+    width, words = _planes(len(values), planes)
+    (source,) = _inputs(width * words, planes)
+    lib.cm_from_planes(source, len(values), width, words, _output(len(values), values, planes))
+
+
+def _planes(count: int, planes: Words) -> tuple[int, int]:
+    width, words = planes.shape
+    if width > LANES or words != -(-count // LANES):
+        raise _refuse("planes of another shape")
+    return width, words
