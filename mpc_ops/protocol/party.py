@@ -169,6 +169,11 @@ class Party(Generic[T]):
             raise LocalProtocolError("PARTY_NOT_DONE", "the protocol has not ended", ids=self._ids())
         return self._result[0]
 
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Return the positions of which a message of the present round is still missing."""
+        return frozenset(address.sender for address in self._expected() if address not in self._waiting)
+
     def start(self) -> list[Message]:
         """Begin; return the first messages."""
         if self._started:

@@ -31,6 +31,7 @@ class FrameAddress:
         run_id, cluster, attempt: the session's try.
         stage, step: place in the protocol, for example ("region", "flush").
         sender, receiver: operator ids.
+        round, place: round of the protocol, and which of the protocols that share the round.
         lane: stream of frames within the direction.
         part: index of this frame in its message.
         total_bytes: plaintext length of the whole message.
@@ -43,6 +44,8 @@ class FrameAddress:
     step: str
     sender: str
     receiver: str
+    round: int = 0
+    place: int = 0
     lane: int = 0
     part: int = 0
     total_bytes: int
@@ -51,7 +54,7 @@ class FrameAddress:
         """Return the associated data of the frame with this counter."""
         return encode_context(
             "comity/frame/v1", self.run_id, self.cluster, self.attempt, self.stage, self.step,
-            self.sender, self.receiver, self.lane, counter, self.part, self.total_bytes,
+            self.round, self.place, self.sender, self.receiver, self.lane, counter, self.part, self.total_bytes,
         )  # fmt: skip
 
 
@@ -68,6 +71,16 @@ def _cipher(key: bytes) -> AESGCM:
     return AESGCM(key)
 
 
+def _place(address: FrameAddress) -> dict[str, object]:
+    return {"sender": address.sender, "step": address.step, "lane": address.lane}
+
+
+def _invalid(address: FrameAddress) -> PeerProtocolError:
+    return PeerProtocolError(
+        "FRAME_INVALID", "a frame does not open: altered, cut, or meant for another place", ids=_place(address)
+    )
+
+
 def _nonce(lane: int, counter: int) -> bytes:
     return lane.to_bytes(4, "big") + counter.to_bytes(8, "big")
 
@@ -80,20 +93,33 @@ class FrameSealer:
         self._next: dict[int, int] = {}
         self._blocks = 0
 
-    def seal(self, address: FrameAddress, plaintext: bytes) -> tuple[int, bytes]:
+    def seal(self, address: FrameAddress, plaintext: bytes | memoryview) -> tuple[int, bytes]:
         """Return (counter, ciphertext with tag); the counter of a lane grows by one with every frame.
 
         Raises:
             LocalProtocolError: FRAME_KEY_EXHAUSTED after 2^32 blocks under one key.
         """
-        counter = self._next.get(address.lane, 0)
-        self._blocks += len(plaintext) // 16 + 2
-        if self._blocks > MAX_BLOCKS or counter >= _MAX_COUNTER or not 0 <= address.lane < _MAX_LANE:
-            raise LocalProtocolError(
-                "FRAME_KEY_EXHAUSTED", "a frame key has reached its limit", ids={"lane": address.lane}
-            )
-        self._next[address.lane] = counter + 1
+        counter = self._take(address.lane, len(plaintext))
         return counter, self._cipher.encrypt(_nonce(address.lane, counter), plaintext, address.aad(counter))
+
+    def seal_into(self, address: FrameAddress, plaintext: bytes | memoryview, out: memoryview) -> int:
+        """Write ciphertext and tag (16 bytes more than the plaintext) to `out`, exactly that long; return the counter.
+
+        Raises:
+            LocalProtocolError: FRAME_KEY_EXHAUSTED.
+        """
+        counter = self._take(address.lane, len(plaintext))
+        self._cipher.encrypt_into(_nonce(address.lane, counter), plaintext, address.aad(counter), out)
+        return counter
+
+    def _take(self, lane: int, length: int) -> int:
+        """Return the next counter of a lane, which no other frame under this key gets."""
+        counter = self._next.get(lane, 0)
+        self._blocks += length // 16 + 2
+        if self._blocks > MAX_BLOCKS or counter >= _MAX_COUNTER or not 0 <= lane < _MAX_LANE:
+            raise LocalProtocolError("FRAME_KEY_EXHAUSTED", "a frame key has reached its limit", ids={"lane": lane})
+        self._next[lane] = counter + 1
+        return counter
 
     def __repr__(self) -> str:
         return "FrameSealer(<redacted>)"
@@ -114,19 +140,33 @@ class FrameOpener:
                 or addressed elsewhere. Neither advances the counter.
         """
         expected = self._next.get(address.lane, 0)
-        ids = {"sender": address.sender, "step": address.step, "lane": address.lane}
         if counter != expected:
             raise PeerProtocolError(
-                "FRAME_OUT_OF_ORDER", "a frame is not the next one of its lane", expected=expected, got=counter, ids=ids
+                "FRAME_OUT_OF_ORDER",
+                "a frame is not the next one of its lane",
+                expected=expected,
+                got=counter,
+                ids=_place(address),
             )
         try:
             plaintext = self._cipher.decrypt(_nonce(address.lane, counter), ciphertext, address.aad(counter))
         except (InvalidTag, ValueError):
-            raise PeerProtocolError(
-                "FRAME_INVALID", "a frame does not open: altered, cut, or meant for another place", ids=ids
-            ) from None
+            raise _invalid(address) from None
         self._next[address.lane] = expected + 1
         return plaintext
+
+    def open_into(self, address: FrameAddress, ciphertext: memoryview, out: memoryview) -> None:
+        """Write the plaintext of the next frame of its lane to `out`, exactly 16 bytes shorter than the ciphertext.
+
+        Raises:
+            PeerProtocolError: FRAME_INVALID, as `open`; what `out` holds then is not the peer's and must not be used.
+        """
+        counter = self._next.get(address.lane, 0)
+        try:
+            self._cipher.decrypt_into(_nonce(address.lane, counter), ciphertext, address.aad(counter), out)
+        except (InvalidTag, ValueError):
+            raise _invalid(address) from None
+        self._next[address.lane] = counter + 1
 
     def __repr__(self) -> str:
         return "FrameOpener(<redacted>)"
