@@ -37,10 +37,10 @@ class Rows:
 
     def __post_init__(self) -> None:
         if not self.columns:
-            raise LocalProtocolError("TABLE_INVALID", "a table has at least one column")
+            raise LocalProtocolError("ROWS_INVALID", "a table has at least one column")
         shapes = {(column.session, column.party, column.count) for column in self.columns.values()}
         if len(shapes) != 1:
-            raise LocalProtocolError("TABLE_INVALID", "columns of different sessions, positions or numbers of rows")
+            raise LocalProtocolError("ROWS_INVALID", "columns of different sessions, positions or numbers of rows")
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
 
     @property
@@ -54,17 +54,17 @@ class Rows:
         return tuple(self.columns)
 
     def bits(self, name: str) -> BooleanPlanes:
-        """Return a Boolean column; raises LocalProtocolError TABLE_INVALID if there is none of that name."""
+        """Return a Boolean column; raises LocalProtocolError ROWS_INVALID if there is none of that name."""
         found = self.columns.get(name)
         if not isinstance(found, BooleanPlanes):
-            raise LocalProtocolError("TABLE_INVALID", "no such Boolean column", got=name)
+            raise LocalProtocolError("ROWS_INVALID", "no such Boolean column", got=name)
         return found
 
     def ring(self, name: str) -> RingVector:
-        """Return a column over Z_2^64; raises LocalProtocolError TABLE_INVALID if there is none of that name."""
+        """Return a column over Z_2^64; raises LocalProtocolError ROWS_INVALID if there is none of that name."""
         found = self.columns.get(name)
         if not isinstance(found, RingVector):
-            raise LocalProtocolError("TABLE_INVALID", "no such column over Z_2^64", got=name)
+            raise LocalProtocolError("ROWS_INVALID", "no such column over Z_2^64", got=name)
         return found
 
     def select(self, names: Iterable[str]) -> Rows:
@@ -72,7 +72,7 @@ class Rows:
         wanted = list(names)
         missing = [name for name in wanted if name not in self.columns]
         if missing:
-            raise LocalProtocolError("TABLE_INVALID", "no such column", got=", ".join(missing))
+            raise LocalProtocolError("ROWS_INVALID", "no such column", got=", ".join(missing))
         return Rows({name: self.columns[name] for name in wanted})
 
     def without(self, *names: str) -> Rows:
@@ -90,7 +90,7 @@ class Rows:
     def cut(self, start: int, stop: int) -> Rows:
         """Return rows start .. stop - 1."""
         if not 0 <= start <= stop <= self.count:
-            raise LocalProtocolError("TABLE_INVALID", "a range of rows is outside of the table", got=f"{start}..{stop}")
+            raise LocalProtocolError("ROWS_INVALID", "a range of rows is outside of the table", got=f"{start}..{stop}")
         return self.pick(np.arange(start, stop, dtype=np.int64))
 
     def shape(self) -> tuple[tuple[str, int | None], ...]:
@@ -107,14 +107,14 @@ def pick_rows(column: Column, index: RowIndex) -> Column:
     """Return the values at public positions, shape (m,); no message.
 
     Raises:
-        LocalProtocolError: TABLE_INVALID for a position outside of the column.
+        LocalProtocolError: ROWS_INVALID for a position outside of the column.
     """
     if (
         index.dtype != np.int64
         or index.ndim != 1
         or (len(index) and not 0 <= index.min() <= index.max() < column.count)
     ):
-        raise LocalProtocolError("TABLE_INVALID", "row positions are int64 within the table", expected=column.count)
+        raise LocalProtocolError("ROWS_INVALID", "row positions are int64 within the table", expected=column.count)
     if isinstance(column, RingVector):
         return replace(column, first=column.first.take(index), second=column.second.take(index))
     first, second = (pick_planes(planes, column.count, index) for planes in (column.first, column.second))
@@ -136,13 +136,13 @@ def stack_columns(columns: Sequence[Column]) -> Column:
     """Return the values of several columns one after another; no message.
 
     Raises:
-        LocalProtocolError: TABLE_INVALID for columns of different kinds, sessions, positions or widths.
+        LocalProtocolError: ROWS_INVALID for columns of different kinds, sessions, positions or widths.
     """
     head = columns[0] if columns else None
     if head is None or any(
         type(one) is not type(head) or (one.session, one.party) != (head.session, head.party) for one in columns
     ):
-        raise LocalProtocolError("TABLE_INVALID", "columns of different kinds, or none, cannot be stacked")
+        raise LocalProtocolError("ROWS_INVALID", "columns of different kinds, or none, cannot be stacked")
     if isinstance(head, RingVector):
         return replace(
             head,
@@ -151,7 +151,7 @@ def stack_columns(columns: Sequence[Column]) -> Column:
         )
     widths = {one.width for one in columns if isinstance(one, BooleanPlanes)}
     if len(widths) != 1:
-        raise LocalProtocolError("TABLE_INVALID", "columns of different widths cannot be stacked")
+        raise LocalProtocolError("ROWS_INVALID", "columns of different widths cannot be stacked")
     counts = [one.count for one in columns]
     first = _stack_planes([one.first for one in columns], counts)
     second = _stack_planes([one.second for one in columns], counts)
@@ -175,8 +175,8 @@ def stack(tables: Sequence[Rows]) -> Rows:
     """Return the rows of several tables of the same columns one after another; no message.
 
     Raises:
-        LocalProtocolError: TABLE_INVALID for other names, orders, kinds or widths.
+        LocalProtocolError: ROWS_INVALID for other names, orders, kinds or widths.
     """
     if not tables or any(table.shape() != tables[0].shape() for table in tables):
-        raise LocalProtocolError("TABLE_INVALID", "tables of different columns, or none, cannot be stacked")
+        raise LocalProtocolError("ROWS_INVALID", "tables of different columns, or none, cannot be stacked")
     return Rows({name: stack_columns([table.columns[name] for table in tables]) for name in tables[0].names})

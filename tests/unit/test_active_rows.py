@@ -80,4 +80,4 @@ def test_what_does_not_fit_is_refused():
     for action in wrong:
         with pytest.raises(LocalProtocolError) as caught:
             action()
-        assert caught.value.code == "TABLE_INVALID"
+        assert caught.value.code == "ROWS_INVALID"
