@@ -325,8 +325,9 @@ class Verdict:
 class Case:
     """One program with one input and one session, and its honest run."""
 
-    def __init__(self, program: Program, *, seed: object = "case", number: int = 0) -> None:
-        self.program, self.seed, self.number = program, seed, number
+    def __init__(self, program: Program, *, seed: object = "case", number: int = 0, attempt: int = 1) -> None:
+        """Play honestly; another attempt has another session id and the same pair keys and shares."""
+        self.program, self.seed, self.number, self.attempt = program, seed, number, attempt
         self.honest = self.play()
         assert not self.honest.outcome.errors, (program.name, self.honest.outcome.errors)
         for position in range(3):
@@ -399,10 +400,10 @@ class Case:
         inputs = self.program.share(self.program.cases[self.number], self.seed)
         parties, sessions = [], []
         for position in range(3):
-            shares = [by_position[position] for by_position in inputs]
+            terms = terms_of(position, self.seed, self.program.limit_bytes, self.attempt)
+            shares = [replace(by_position[position], session=terms.sid) for by_position in inputs]
             if tampered is not None and position == corrupt:
                 shares[tampered[0]] = _tampered(shares[tampered[0]], tampered[1])
-            terms = terms_of(position, self.seed, self.program.limit_bytes)
             kind = session_type if position == corrupt else WatchedSession
             sessions.append(kind(terms, keys_of(position, self.seed)))
             steps = sessions[-1].run(lambda session, mine=tuple(shares): self.program.steps(session, mine))
