@@ -11,6 +11,7 @@ Retries read these bytes back, so that what is delivered is byte-identical for e
 from __future__ import annotations
 
 import datetime as dt
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,12 +20,14 @@ import numpy as np
 from local_stores.config import State
 from local_stores.errors import ConfigError
 from local_stores.snapshot.record import Contribution, ContributionId
+from local_stores.snapshot.unit_rows import shuffled_planes
 from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
 from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.envelope.sealing import SealingPublicKey
 from mpc_ops.ids import check_digest
 from mpc_ops.notices.model import Filed, Part, PeriodKeyNotice, SignOff
 from mpc_ops.notices.signed import SignedNotice, parse_notice, sign_notice, utc_text
+from mpc_ops.randomness import SEED_BYTES
 from mpc_ops.sharing import FilingContext, parts_of, share, sharing_commitments, write_part
 
 __all__ = ["Take", "box_info", "latest_take", "load_take", "seal_take"]
@@ -79,6 +82,7 @@ def seal_take(
     keys: Mapping[str, PeriodKeyNotice],
     sign_offs: Sequence[SignOff],
     gate_k: int,
+    row_bits: int = 0,
     accepts_difference: bool,
     identity: IdentityKey,
 ) -> Take:
@@ -91,7 +95,8 @@ def seal_take(
         operators: the three region operators in party order.
         keys: each operator's period key of this edition.
         sign_offs: verified signatures over the figures.
-        gate_k: the k of the owner's Gate.
+        gate_k: the k of the owner's Gate; 1 where the Gate stands in the region.
+        row_bits: bits of a unit's row, where rows of units are shared.
         accepts_difference: stands in the notice.
         identity: the owner's key.
 
@@ -104,7 +109,8 @@ def seal_take(
     boxes: dict[str, bytes] = {}
     commitments: list[str] = []
     if record.kind == "data":
-        sharing = share(record.values().astype("<i8").view(np.uint64))
+        planes = [shuffled_planes(rows, secrets.token_bytes(SEED_BYTES)) for rows in record.rows(row_bits)]
+        sharing = share(record.values().astype("<i8").view(np.uint64), planes=planes)
         commitments = list(sharing_commitments(sharing, context))
         for operator, part in zip(operators, parts_of(sharing, context), strict=True):
             key = SealingPublicKey.from_text(keys[operator].key)

@@ -7,7 +7,7 @@ references and commitments only, and what was written once is read back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from local_stores.config import Site
 from local_stores.delivery.answers import check_refusals, receipts_of, was_refused
@@ -43,7 +43,7 @@ from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.notices.model import Approval, SignOff, Withdrawal
 from mpc_ops.notices.signed import SignedNotice
 from mpc_ops.plan.approvals import approval_state
-from mpc_ops.plan.model import GateNode
+from mpc_ops.plan.layout import unit_limits
 
 __all__ = [
     "check_release",
@@ -150,14 +150,14 @@ def validate(site: Site, owner: str, report: str, period: str, snapshots: Mappin
 
 
 def local_plan(site: Site, owner: str, report: str, period: str, snapshots: Mapping[str, Mapping[str, str]]) -> Json:
-    """Enforce the contract, run the local plan, apply the Gate, keep the figures and write the page for the signers.
+    """Enforce the contract, run the local plan and the owner's Gate, keep the figures, write the page for the signers.
 
     Returns:
         A reference: the salted commitment to the figures, kind (`data` or `nil`), page, edition, how many must sign.
 
     Raises:
         LocalDataError: NULL_NOT_ALLOWED, DOMAIN_UNKNOWN, VALUE_OUTSIDE_CONTRACT, DUPLICATE_KEY, TOO_MANY_ROWS,
-            LOCAL_PLAN_*, TIE_OUT_FAILED. And what `check_release` raises.
+            LOCAL_PLAN_*, TIE_OUT_FAILED, UNITS_TOO_MANY. And what `check_release` raises.
     """
     found = ready(who(site, owner, report, period), fetch=False)
     one = found.who
@@ -254,6 +254,7 @@ def share_and_seal(  # noqa: PLR0917 - all steps are called alike
         return _filing(one, last)
     # A first take comes right after `check_release`; before a later one, ask whether the period was closed meanwhile.
     found = ready(one, fetch=last is not None)
+    limits = unit_limits(one.info.plan)
     take = seal_take(
         site.state,
         one.of,
@@ -261,7 +262,8 @@ def share_and_seal(  # noqa: PLR0917 - all steps are called alike
         operators=one.operators,
         keys=found.keys,
         sign_offs=signed,
-        gate_k=cast("GateNode", one.info.plan.node(GateNode)).k,
+        gate_k=one.info.plan.gate.k if limits is None else 1,
+        row_bits=0 if limits is None else limits.width,
         accepts_difference=one.home.accepts_difference,
         identity=one.home.identity(),
     )

@@ -1,4 +1,7 @@
-"""The figures that an owner contributes: measures per post-Gate cell, in the order of the plan's lanes.
+"""The figures that an owner contributes: measures per cell, in the order of the plan's lanes.
+
+With the Gate at the owner these are cells behind it. With the Gate in the region they are leaf cells, and with them goes
+one row of bits for each protected unit (in which leaf cells it has a row), from which the region counts.
 
 Amounts are added exactly and translated once per cell, on the entity's subtotal: `gc(amount, rate)`, half-even to the
 measure's scale. Nothing here is shared yet, and nothing here leaves the owner.
@@ -8,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +19,20 @@ from local_stores.errors import ConfigError, LocalDataError
 from local_stores.snapshot.gate import NOT_ALLOCATED, distinct_units, gate
 from local_stores.snapshot.local_plan import UnitTable
 from local_stores.snapshot.periods import SLICES, SliceName
+from local_stores.snapshot.unit_rows import Bools, unit_rows
 from mpc_ops.notices.model import Reference
 from mpc_ops.plan.bounds import scaled
-from mpc_ops.plan.layout import Cell, aggregate_node, cells, lanes, measures, total_cells
-from mpc_ops.plan.model import GateNode, Measure, Plan
+from mpc_ops.plan.layout import (
+    Cell,
+    aggregate_node,
+    cells,
+    lanes,
+    leaf_count,
+    measures,
+    shared_measures,
+    total_cells,
+)
+from mpc_ops.plan.model import Measure, Plan, RegionGateNode
 
 __all__ = ["Figures", "compute_figures", "gc", "owner_rates"]
 
@@ -33,11 +45,12 @@ class Figures:
     """An owner's contribution.
 
     Attributes:
-        lanes: int64, shape (lanes,), in the plan's lane order.
+        lanes: int64, shape (lanes,), in the order of `plan.layout.shared_lanes`.
         local: untranslated amounts in units of 10^-scale of their aggregate, by measure name, cell by cell in the order
             of `plan.layout.cells`; for the owner's page only.
         moved: slices in which the Gate moved rows, and slices below k as a whole.
         empty: there was no row in any slice.
+        tables: rows of bits of each slice, shape (units, leaf cells), sorted; none with the Gate at the owner.
     """
 
     lanes: Int64
@@ -45,6 +58,7 @@ class Figures:
     moved: tuple[str, ...]
     below: tuple[str, ...]
     empty: bool
+    tables: tuple[Bools, ...] = ()
 
     def __repr__(self) -> str:
         return f"Figures({len(self.lanes)} lanes, <redacted>)"
@@ -126,7 +140,7 @@ def gc(amount: int, from_scale: int, rate: str, to_scale: int) -> int:
 
 
 def compute_figures(plan: Plan, table: UnitTable, rates: Mapping[SliceName, str], *, owner: str) -> Figures:
-    """Apply the Gate and compute every lane.
+    """Compute every lane, behind the owner's Gate or before the region's.
 
     Args:
         plan: a checked plan.
@@ -135,9 +149,58 @@ def compute_figures(plan: Plan, table: UnitTable, rates: Mapping[SliceName, str]
         owner: named in messages.
 
     Raises:
-        LocalDataError: BOUND_EXCEEDED if a value leaves its proven bound (a bug, or a contract that was not enforced).
+        LocalDataError: BOUND_EXCEEDED if a value leaves its proven bound (a bug, or a contract that was not enforced);
+            UNITS_TOO_MANY if the region's Gate allows fewer units.
     """
-    node, k = aggregate_node(plan), cast("GateNode", plan.node(GateNode)).k
+    gate_node = plan.gate
+    if isinstance(gate_node, RegionGateNode):
+        return _leaf_figures(plan, gate_node, table, rates, owner)
+    return _gated_figures(plan, table, rates, owner)
+
+
+def _leaf_figures(
+    plan: Plan, gate_node: RegionGateNode, table: UnitTable, rates: Mapping[SliceName, str], owner: str
+) -> Figures:
+    """Return the figures of leaf cells, translated before any Gate, and the units' rows."""
+    node, leaves = aggregate_node(plan), leaf_count(plan)
+    shape = [len(plan.domains[name]) for name in node.dimensions]
+    leaf = np.zeros(table.rows, np.int64)
+    for size, codes in zip(shape, table.dimensions, strict=True):
+        leaf = leaf * size + codes
+    rows = {name: np.flatnonzero(table.slices == number) for number, name in enumerate(SLICES)}
+    tables = tuple(unit_rows(table.units[rows[one.name]], leaf[rows[one.name]], leaves) for one in node.slices)
+    for one, found in zip(node.slices, tables, strict=True):
+        if len(found) > gate_node.max_units:
+            raise LocalDataError(
+                "UNITS_TOO_MANY",
+                f"more protected units in the slice {one.name} than the report's Gate allows",
+                expected=f"at most {gate_node.max_units}",
+                ids={"owner": owner},
+                hint="The report's author must release it with a larger max_units",
+            )
+    empty_cells = [0] * (len(cells(plan)) - leaves)
+    local, numbers = {}, []
+    leaf_cells = cells(plan)[:leaves]
+    for measure in shared_measures(plan):
+        mine = rows[measure.slice]
+        sums = _exact_sums(leaf[mine], table.aggregates[measure.source][mine], leaves)
+        local[measure.name] = [*sums, *empty_cells]
+        values = _shared(plan, measure, dict(zip(leaf_cells, sums, strict=True)), rates, owner)
+        numbers += [values[cell] for cell in leaf_cells]
+    return Figures(np.array(numbers, np.int64), local, (), (), table.rows == 0, tables)
+
+
+def _exact_sums(cell: Int64, values: Int64, count: int) -> list[int]:
+    """Return the exact sums of `values` by cell number below `count`."""
+    # Two halves that cannot overflow below 2^31 rows, joined as Python integers.
+    high, low = (np.zeros(count, np.int64) for _ in range(2))
+    np.add.at(high, cell, values >> 32)
+    np.add.at(low, cell, values & 0xFFFFFFFF)
+    return [(int(h) << 32) + int(n) for h, n in zip(high, low, strict=True)]
+
+
+def _gated_figures(plan: Plan, table: UnitTable, rates: Mapping[SliceName, str], owner: str) -> Figures:
+    node, k = aggregate_node(plan), plan.gate.k
     domains = [plan.domains[name] for name in node.dimensions]
     gated: dict[str, _Gated] = {}
     moved, below = [], []
@@ -192,14 +255,7 @@ def _grouped(places: Int64, units: Int64, values: Int64 | None) -> dict[tuple[in
         return {}
     counts, cell = distinct_units(places, units)
     first = np.unique(cell, return_index=True)[1]
-    if values is None:
-        numbers = [int(counts[row]) for row in first]
-    else:
-        # Two halves that cannot overflow below 2^31 rows, joined as Python integers.
-        high, low = (np.zeros(len(first), np.int64) for _ in range(2))
-        np.add.at(high, cell, values >> 32)
-        np.add.at(low, cell, values & 0xFFFFFFFF)
-        numbers = [(int(h) << 32) + int(n) for h, n in zip(high, low, strict=True)]
+    numbers = [int(counts[row]) for row in first] if values is None else _exact_sums(cell, values, len(first))
     return {tuple(places[row].tolist()): number for row, number in zip(first, numbers, strict=True)}
 
 

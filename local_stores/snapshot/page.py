@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import cast
+
+import numpy as np
 
 from local_stores.snapshot.record import Contribution, ContributionId
+from local_stores.snapshot.unit_rows import Bools, level_counts
 from mpc_ops.federation.model import Owner
-from mpc_ops.plan.layout import Cell, aggregate_node, cells, lanes, measures
-from mpc_ops.plan.model import GateNode, Measure, Plan
+from mpc_ops.plan.layout import (
+    Cell,
+    aggregate_node,
+    cells,
+    is_distinct,
+    leaf_count,
+    measures,
+    shared_lanes,
+    total_cells,
+)
+from mpc_ops.plan.model import Measure, Plan
 
 __all__ = ["contribution_page", "contribution_rows"]
 
@@ -43,7 +54,11 @@ def contribution_page(plan: Plan, owner: Owner, of: ContributionId, record: Cont
         owner=owner,
         of=of,
         record=record,
-        k=cast("GateNode", plan.node(GateNode)).k,
+        k=plan.gate.k,
+        region=plan.gate.where == "region",
+        units={
+            one.name: len(rows) for one, rows in zip(aggregate_node(plan).slices, _tables(plan, record), strict=False)
+        },
         measures=ordered,
         rows=[
             _Row(label, level, cell.kind, [_number(_value(plan, values, m, cell), m.scale) for m in ordered])
@@ -68,7 +83,30 @@ def contribution_rows(plan: Plan, record: Contribution) -> tuple[list[str], list
 
 
 def _values(plan: Plan, record: Contribution) -> dict[tuple[str, Cell], int]:
-    return {(lane.measure.name, lane.cell): int(text) for lane, text in zip(lanes(plan), record.lanes, strict=True)}
+    values = {
+        (lane.measure.name, lane.cell): int(text) for lane, text in zip(shared_lanes(plan), record.lanes, strict=True)
+    }
+    return values | _counts(plan, record)
+
+
+def _tables(plan: Plan, record: Contribution) -> list[Bools]:
+    return record.rows(leaf_count(plan)) if plan.gate.where == "region" else []
+
+
+def _counts(plan: Plan, record: Contribution) -> dict[tuple[str, Cell], int]:
+    """Return distinct units by cell and total, which before a region's Gate are not among the shared numbers."""
+    node = aggregate_node(plan)
+    sizes = [len(plan.domains[name]) for name in node.dimensions]
+    leaves = [cell for cell in cells(plan) if cell.kind == "leaf"]
+    out: dict[tuple[str, Cell], int] = {}
+    for one, rows in zip(node.slices, _tables(plan, record), strict=False):
+        numbers = np.concatenate(level_counts(rows, sizes)).tolist()
+        for measure in measures(plan):
+            if measure.slice == one.name and is_distinct(plan, measure):
+                out |= {
+                    (measure.name, cell): n for cell, n in zip([*leaves, *total_cells(plan)], numbers, strict=False)
+                }
+    return out
 
 
 def _paired(found: list[Measure]) -> list[Measure]:
@@ -92,7 +130,8 @@ def _rows(plan: Plan) -> Iterator[tuple[str, int, Cell]]:
             return
         for label in domains[level]:
             yield from below((*prefix, label))
-        yield " / ".join((*prefix, "not allocated")), level, Cell(prefix, "not_allocated")
+        if plan.gate.where == "owner":
+            yield " / ".join((*prefix, "not allocated")), level, Cell(prefix, "not_allocated")
         if plan.rollup:
             yield " / ".join((*prefix, "total")) if prefix else "Total", level, Cell(prefix, "total")
 

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from local_stores.config import State
 from local_stores.errors import ConfigError, PolicyViolation
 from local_stores.snapshot.contribution import Figures
+from local_stores.snapshot.unit_rows import Bools, pack_rows, unpack_rows
 from mpc_ops.envelope.canonical import canonical_bytes
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey, Purpose
 from mpc_ops.envelope.schema import built
@@ -74,11 +75,12 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A kept record.
 
     Attributes:
-        lanes: values in lane order, as decimal text.
+        lanes: values in the order of `plan.layout.shared_lanes`, as decimal text.
         kind: `nil` if the owner had no row at all.
         tie_out: control totals passed, or there are none.
         reference: digest of the rates' notice, None without translation.
         rates: rate by slice; local: untranslated amounts by measure; moved, below: what the Gate did, by slice.
+        tables: before a region's Gate: the units' sorted rows of bits of each slice, packed; else none.
     """
 
     commitment: str
@@ -90,6 +92,11 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     local: dict[str, list[str]]
     moved: list[str]
     below: list[str]
+    tables: list[str] = []
+
+    def rows(self, leaves: int) -> list[Bools]:
+        """Return the units' rows of each slice, shape (units, leaves)."""
+        return [unpack_rows(text, leaves) for text in self.tables]
 
     def values(self) -> Int64:
         """Return the lanes as int64."""
@@ -115,7 +122,9 @@ def keep_contribution(
     """
     lanes = [str(value) for value in figures.lanes.tolist()]
     kind: Literal["data", "nil"] = "nil" if figures.empty else "data"
-    body = canonical_bytes({"lanes": lanes, "kind": kind, "tie_out": tie_out})
+    tables = [pack_rows(bits) for bits in figures.tables]
+    covered = {"lanes": lanes, "kind": kind, "tie_out": tie_out} | ({"tables": tables} if tables else {})
+    body = canonical_bytes(covered)
     secret = state.write_once(f"{of.folder}/salt", secrets.token_bytes(_SALT_BYTES))
     salt = hmac.digest(secret, body, "sha256")
     committed = commitment(salt, ("contribution", of.plan, of.period, of.owner, of.edition), body)
@@ -129,6 +138,7 @@ def keep_contribution(
         local={name: [str(value) for value in values] for name, values in figures.local.items()},
         moved=list(figures.moved),
         below=list(figures.below),
+        tables=tables,
     )
     state.write(f"{of.folder}/{committed}.json", msgspec.json.encode(record))
     state.write(f"{of.folder}/latest", committed.encode("ascii"))

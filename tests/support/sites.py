@@ -28,9 +28,9 @@ from mpc_ops.envelope.sealing import SealingKey
 from mpc_ops.errors import PeerUnavailable
 from mpc_ops.notices.model import Filed, Manifest, PeriodKeyNotice, Receipt, Rejected, State
 from mpc_ops.notices.signed import SignedNotice, parse_notice, run_id_of, sign_notice, utc_text
-from mpc_ops.plan.layout import lane_count
+from mpc_ops.plan.layout import shared_lane_count, unit_limits
 from mpc_ops.plan.model import Plan
-from mpc_ops.sharing import FilingContext, check_part, read_part, reconstruct
+from mpc_ops.sharing import FilingContext, PartPayload, check_part, expand_part, read_part, reconstruct
 from tests.support.demo_data import small_stores
 from tests.support.federation import (
     RECIPIENT,
@@ -170,8 +170,24 @@ class Region:
         )
 
     def receive(self, plan: Plan) -> np.ndarray:
-        """Open, check and add up the parts of the latest filing, as all three operators together could."""
-        parts, lanes = [], lane_count(plan)
+        """Open, check and add up the values of the latest filing, as all three operators together could."""
+        parts = self.payloads(plan)
+        lanes = parts[0].lanes
+        return reconstruct([part.first for part in parts], parts[0].words)[:lanes].view(np.int64)
+
+    def receive_tables(self, plan: Plan) -> list[np.ndarray]:
+        """Open and put together the units' rows of each slice of the latest filing: shape (padded rows, bits)."""
+        parts = [expand_part(part) for part in self.payloads(plan)]
+        out = []
+        for number in range(len(parts[0].tables)):
+            first, second, third = (part.tables[number][0] for part in parts)
+            planes = first ^ second ^ third
+            out.append(np.unpackbits(planes.view(np.uint8), axis=1, bitorder="little").T.astype(bool))
+        return out
+
+    def payloads(self, plan: Plan) -> list[PartPayload]:
+        """Open and check the three parts of the latest filing."""
+        parts, lanes, limits = [], shared_lane_count(plan), unit_limits(plan)
         for position, operator in enumerate(self.operators):
             filed = self.filed(operator)[-1].notice
             context = FilingContext(
@@ -180,11 +196,11 @@ class Region:
             (part,) = [part for part in filed.parts if part.operator == operator]
             box = (self.inbox(operator) / f"part.{part.sha256}").read_bytes()
             data = self.period_keys[f"{operator}/{filed.edition}"].open(box, box_info(context, operator))
-            payload = read_part(data, context, position, lanes)
+            payload = read_part(data, context, position, lanes, limits)
             check_part(payload, filed.commitments)
             parts.append(payload)
         assert [part.second.body() for part in parts] == [parts[(i + 1) % 3].first.body() for i in range(3)]
-        return reconstruct([part.first for part in parts], lanes).view(np.int64)
+        return parts
 
     def receipt(self, filing: str, *operators: str) -> None:
         for operator in operators or self.operators:
