@@ -180,14 +180,14 @@ def _open_and_check(
             raise Abort(
                 "PROOF_REJECTED",
                 "products of a party, or what a verifier said about them, are wrong",
-                ids={**stage.ids(), **place.ids(), "party": stage.terms.members[place.prover]},
-                hint="Nothing was opened; the session ends",
+                ids={**stage.ids(), **place.ids(), "prover": stage.terms.members[place.prover]},
+                hint="The prover or one of its verifiers deviated; nothing was opened",
             )
 
 
 def _place_of(stage: ActiveStage, batch: int, group: int, prover: int, view: RingBatch) -> Place:
     context = (*stage.terms.context(stage.name), batch, group)
-    return Place(context, prover, view.own.outputs, len(view.own.x))
+    return Place(context, prover, view.own.outputs, len(view.own.x), members=stage.terms.members)
 
 
 def proof_bytes(place: Place) -> int:

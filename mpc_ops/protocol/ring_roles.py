@@ -47,6 +47,7 @@ class Place:
         outputs: outputs of the batch.
         terms: terms of all outputs together.
         params: rings and repetitions.
+        members: operator ids by position, for errors.
     """
 
     context: tuple[ContextItem, ...]
@@ -54,6 +55,7 @@ class Place:
     outputs: int
     terms: int
     params: RingParams = claims.RING_64
+    members: tuple[str, str, str] = ("0", "1", "2")
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -267,11 +269,11 @@ class RingProver:
         if step >= len(self._digests):
             raise LocalProtocolError("PROOF_ORDER", "a coin came before the digests", ids=self._place.ids())
         if not hmac.compare_digest(self._place.coin_digest(seed, step), self._digests[step]):
-            prover = self._place.prover
+            prover, members = self._place.prover, self._place.members
             raise Abort(
                 "COIN_MISMATCH",
                 "the two verifiers of a proof gave different coins",
-                ids={**self._place.ids(), "pair": f"{(prover - 1) % 3},{(prover + 1) % 3}"},
+                ids={**self._place.ids(), "pair": f"{members[(prover - 1) % 3]},{members[(prover + 1) % 3]}"},
             )
         self._seeds.append(seed)
 

@@ -250,7 +250,7 @@ class TagLog(GateLog):
         """Open the keys of all pending shuffles and compare tags with both others; see the module.
 
         Raises:
-            Abort: TAG_KEY_MISMATCH; TAG_MISMATCH naming the pair that compared.
+            Abort: TAG_KEY_MISMATCH; TAG_MISMATCH naming who compared (`compared`), which blames nobody.
         """
         pieces, self._pieces, self._bytes = self._pieces, [], 0
         # The first round is FLUSH's.
@@ -267,7 +267,7 @@ class TagLog(GateLog):
                 raise Abort(
                     "TAG_MISMATCH",
                     "rows were altered while they were shuffled",
-                    ids={**stage.ids(), "batch": batch, "pair": stage.pair(stage.party, peer)},
+                    ids={**stage.ids(), "batch": batch, "compared": stage.pair(stage.party, peer)},
                     hint="One of the three operators altered a message; nothing that depends on the shuffle was opened",
                 )
 
