@@ -1,97 +1,52 @@
-"""One attempt of one session at one operator: key agreement, the stage, flush and comparison. In memory only.
+"""One attempt of one session at one operator: key agreement, the stage's program, flush and comparison. In memory only.
 
 ```
 start(nonces, stage) ─┬─ lower position: KexOffer ─→ KexReply ─→ KexConfirm     (with each peer)
-                      └─ both pair keys confirmed: stage runs once
-Frame(Flushed) to each peer: link MAC and held MAC, sealed under the attempt's key of that direction
-both Flushed in and equal ─→ `done`
+                      └─ both pair keys confirmed: the stage's program begins
+Frame(...) to each peer: messages of the program's rounds, sealed under the attempt's key of that direction
+program ended: Frame(FLUSHED) to each peer: link MAC and held MAC
+both FLUSHED in and equal ─→ `done`
 ```
-Latencies: 3 for the keys (2 for the lower position), 1 for the flush. Sent per operator: at most 2 x 7,866 bytes of keys
-and 2 frames below 400 bytes.
+A stage is a program (`Steps`): linear stages have no rounds, others as many as they like, with openings behind barriers.
+The session is active unless the plan's terms say `passive`; both have the same frames. The SID binds which it is.
 
-The *link MAC* shows that what one end sent is what the other received. The *held MAC* is over the component that exactly
-these two hold: if one of them computed on altered parts, they differ, and the attempt fails before anything crosses a
-border. Both are keyed with the pair's key, so they tell a third party nothing.
-Messages may be lost, repeated and early: early ones wait (bounded), repeated ones get the same answer, and `repeat()`
-returns what to send again. The driver feeds only messages of its own run, cluster and attempt.
+Latencies: 3 for the keys (2 for the lower position), the program's rounds, 1 for the flush. Sent per operator: at most
+2 x 7,866 bytes of keys, 16 bytes more than the program's bodies per frame, and 2 frames below 400 bytes.
+
+The *link MAC* shows that what one end sent is what the other received. The *held MAC* is over the component of the output
+that exactly these two hold: if one of them computed on altered parts, they differ, and the attempt fails before anything
+crosses a border. Both are keyed with the pair's key, so they tell a third party nothing.
+
+Messages may be lost, repeated and early: early ones wait (bounded), repeated ones change nothing, and `repeat()` returns
+what to send again (engine/frames.py has the rule for frames). The driver feeds only messages of its own run, cluster and
+attempt, from one thread at a time; `start` and `receive` may compute for long.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from mpc_ops.engine.stages import StageKeys, StageOutput
-from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey
-from mpc_ops.errors import Abort, ComityError, LocalProtocolError, PeerProtocolError
-from mpc_ops.randomness import (
-    Confirmation,
-    FrameAddress,
-    FrameOpener,
-    FrameSealer,
-    Initiator,
-    Offer,
-    PairKeys,
-    Reply,
-    Responder,
-    SessionContext,
-    encode_context,
-    frame_digest,
-    session_digest,
-)
-from mpc_ops.randomness.agreement import End
-from mpc_ops.ring import RingArray, to_bytes
-from mpc_ops.session.messages import (
-    Flushed,
-    Frame,
-    KexConfirm,
-    KexOffer,
-    KexReply,
-    Message,
-    decode_flushed,
-    encode_message,
-)
+from mpc_ops.engine.frames import Arrived, Place
+from mpc_ops.engine.link import BATCH_LIMIT_BYTES, AttemptContext, LinkTotals, PairLink
+from mpc_ops.engine.stages import Stage, StageOutput
+from mpc_ops.envelope.keys import IdentityKey
+from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError
+from mpc_ops.protocol.flow import ActiveFlow, PassiveFlow
+from mpc_ops.protocol.party import Address, Party, Steps
+from mpc_ops.protocol.party import Message as StageMessage
+from mpc_ops.protocol.stage import VERSION, ActiveSession, PartyKeys, PassiveSession, SessionTerms
+from mpc_ops.randomness import SessionContext, session_digest
+from mpc_ops.session.messages import Frame, KexConfirm, KexOffer, KexReply, Message, Seen
 from mpc_ops.session.states import LinkDigests
 
-__all__ = ["Attempt", "AttemptContext", "AttemptDone", "Outgoing", "Stage"]
+__all__ = ["BATCH_LIMIT_BYTES", "Attempt", "AttemptContext", "AttemptDone", "LinkTotals", "Outgoing"]
 
 Outgoing: TypeAlias = list[tuple[int, Message]]
 """Messages to send: (position of the receiver, message)."""
 
-Stage: TypeAlias = Callable[[StageKeys], StageOutput]
 _MAX_EARLY = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptContext:
-    """What the attempt is bound to.
-
-    Attributes:
-        run_id, cluster, attempt, kind: the session's try.
-        party: own position.
-        members: operator ids by position.
-        keys: identity keys by position, from the federation terms (never from a message).
-        federation_digest, plan_digest, period, manifest_digest: what the SID binds.
-    """
-
-    run_id: str
-    cluster: str
-    attempt: int
-    kind: Literal["region", "group"]
-    party: int
-    members: tuple[str, str, str]
-    keys: tuple[IdentityPublicKey, IdentityPublicKey, IdentityPublicKey]
-    federation_digest: str
-    plan_digest: str
-    period: str
-    manifest_digest: str
-
-    def ids(self) -> dict[str, object]:
-        """Ids that place an error."""
-        return {"run": self.run_id[:12], "cluster": self.cluster, "attempt": self.attempt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,192 +57,20 @@ class AttemptDone:
     output: StageOutput
 
 
-class _Link:
-    """The work messages with one peer."""
-
-    def __init__(self, context: AttemptContext, identity: IdentityKey, peer: int) -> None:
-        self.context, self.peer = context, peer
-        self._identity = identity
-        self._own = End(context.members[context.party], context.keys[context.party])
-        self._other = End(context.members[peer], context.keys[peer])
-        self._sid = b""
-        self._initiator: Initiator | None = None
-        self._responder: Responder | None = None
-        self._offer: Offer | None = None
-        self._reply: Reply | None = None
-        self._confirmation: Confirmation | None = None
-        self._sealer: FrameSealer | None = None
-        self._opener: FrameOpener | None = None
-        self._held = b""
-        self.keys: PairKeys | None = None
-        self.sent: Frame | None = None
-        self.received: Frame | None = None
-        self.flushed: Flushed | None = None
-
-    # -- key agreement
-
-    def start(self, sid: bytes) -> list[Message]:
-        self._sid = sid
-        if self.context.party > self.peer:
-            return []
-        self._initiator = Initiator(sid, self._identity, self._own, self._other)
-        return self.repeat()
-
-    def repeat(self) -> list[Message]:
-        """Return what the peer may have lost, in order. The responder repeats its reply only when asked by an offer."""
-        out: list[Message] = []
-        if self._initiator is not None and self._confirmation is None:
-            out.append(self._kex_offer(self._initiator.offer))
-        if self._confirmation is not None:
-            out.append(self._kex_confirm(self._confirmation))
-        if self.sent is not None:
-            out.append(self.sent)
-        return out
-
-    def _kex_offer(self, offer: Offer) -> KexOffer:
-        return KexOffer(
-            run_id=self.context.run_id, cluster=self.context.cluster, attempt=self.context.attempt,
-            mlkem_public=offer.mlkem_public, x25519_public=offer.x25519_public, signature=offer.signature,
-        )  # fmt: skip
-
-    def _kex_reply(self, reply: Reply) -> KexReply:
-        return KexReply(
-            run_id=self.context.run_id, cluster=self.context.cluster, attempt=self.context.attempt,
-            mlkem_ciphertext=reply.mlkem_ciphertext, x25519_public=reply.x25519_public,
-            signature=reply.signature, confirm=reply.confirm,
-        )  # fmt: skip
-
-    def _kex_confirm(self, confirmation: Confirmation) -> KexConfirm:
-        return KexConfirm(
-            run_id=self.context.run_id, cluster=self.context.cluster, attempt=self.context.attempt,
-            signature=confirmation.signature, confirm=confirmation.confirm,
-        )  # fmt: skip
-
-    def on_offer(self, message: KexOffer) -> list[Message]:
-        offer = Offer(message.mlkem_public, message.x25519_public, message.signature)
-        if self.context.party < self.peer:
-            raise self._wrong("a key offer came from the higher position")
-        if self._responder is None:
-            self._responder = Responder(self._sid, self._identity, self._own, self._other, offer)
-            self._offer = offer
-        elif offer != self._offer:
-            raise self._wrong("two different key offers came for one attempt")
-        return [self._kex_reply(self._responder.reply)]
-
-    def on_reply(self, message: KexReply) -> list[Message]:
-        reply = Reply(message.mlkem_ciphertext, message.x25519_public, message.signature, message.confirm)
-        if self._initiator is None:
-            raise self._wrong("a key reply came without an offer")
-        if self._confirmation is None:
-            keys, self._confirmation = self._initiator.finish(reply)
-            self._reply = reply
-            self._have(keys)
-        elif reply != self._reply:
-            raise self._wrong("two different key replies came for one attempt")
-        return [self._kex_confirm(self._confirmation)]
-
-    def on_confirm(self, message: KexConfirm) -> list[Message]:
-        if self._responder is None:
-            # Its offer was lost: the initiator repeats both.
-            return []
-        if self.keys is None:
-            self._have(self._responder.finish(Confirmation(message.signature, message.confirm)))
-        return []
-
-    def _have(self, keys: PairKeys) -> None:
-        self.keys = keys
-        self._sealer = FrameSealer(keys.send)
-        self._opener = FrameOpener(keys.receive)
-
-    def _wrong(self, what: str) -> PeerProtocolError:
-        return PeerProtocolError("KEX_INVALID", what, ids={**self.context.ids(), "peer": self._other.name})
-
-    # -- flush
-
-    def _frame_address(self, sender: End, receiver: End, size: int) -> FrameAddress:
-        return FrameAddress(
-            run_id=self.context.run_id, cluster=self.context.cluster, attempt=self.context.attempt,
-            stage=self.context.kind, step="flush", sender=sender.name, receiver=receiver.name, total_bytes=size,
-        )  # fmt: skip
-
-    def _mac(self, purpose: str, *items: bytes | str | int) -> bytes:
-        assert self.keys is not None  # noqa: S101 - called only once the keys are confirmed
-        context = self.context
-        data = encode_context(purpose, context.run_id, context.cluster, context.attempt, context.kind, *items)
-        return hmac.digest(self.keys.mac, data, "sha256")
-
-    def _link_mac(self, sender: str, frames: tuple[str, ...]) -> bytes:
-        return self._mac("link", sender, *frames)
-
-    def flush(self, index: int, component: RingArray) -> Message:
-        """Seal FLUSHED. A linear stage sends no frame before it, so the link MAC is over an empty list."""
-        digest = hashlib.sha256(to_bytes(component)).digest()
-        self._held = self._mac("held", index, digest)
-        body = encode_message(
-            Flushed(
-                run_id=self.context.run_id, cluster=self.context.cluster, attempt=self.context.attempt,
-                stage=self.context.kind, link_mac=self._link_mac(self._other.name, ()), held_mac=self._held,
-            )
-        )  # fmt: skip
-        assert self._sealer is not None  # noqa: S101 - called only once the keys are confirmed
-        counter, ciphertext = self._sealer.seal(self._frame_address(self._own, self._other, len(body)), body)
-        self.sent = Frame(
-            run_id=self.context.run_id, cluster=self.context.cluster, attempt=self.context.attempt,
-            lane=0, counter=counter, ciphertext=ciphertext,
-        )  # fmt: skip
-        return self.sent
-
-    def on_frame(self, message: Frame) -> None:
-        if self.received is not None:
-            if message != self.received:
-                raise PeerProtocolError(
-                    "FRAME_OUT_OF_ORDER",
-                    "a frame came after FLUSHED",
-                    ids={**self.context.ids(), "peer": self._other.name},
-                )
-            return
-        assert self._opener is not None  # noqa: S101 - the caller holds frames back until the keys are confirmed
-        address = self._frame_address(self._other, self._own, len(message.ciphertext) - 16)
-        if message.lane != 0:
-            raise PeerProtocolError(
-                "FRAME_INVALID", "a frame on a lane that this stage does not have", ids=self.context.ids()
-            )
-        body = self._opener.open(address, message.counter, message.ciphertext)
-        flushed = decode_flushed(body)
-        session = (flushed.run_id, flushed.cluster, flushed.attempt, flushed.stage)
-        if session != (self.context.run_id, self.context.cluster, self.context.attempt, self.context.kind):
-            raise PeerProtocolError("FRAME_INVALID", "FLUSHED names another session", ids=self.context.ids())
-        self.received, self.flushed = message, flushed
-
-    def check(self, index: int) -> None:
-        """Compare the peer's FLUSHED with ours."""
-        assert self.flushed is not None  # noqa: S101 - called only when it is in
-        pair = f"{self._own.name},{self._other.name}"
-        ids = {**self.context.ids(), "pair": pair}
-        if not hmac.compare_digest(self.flushed.link_mac, self._link_mac(self._own.name, ())):
-            raise Abort("LINK_MISMATCH", "one end of a link received other frames than the other sent", ids=ids)
-        if not hmac.compare_digest(self.flushed.held_mac, self._held):
-            raise Abort(
-                "STAGE_MISMATCH",
-                "the two holders of a component computed different ones",
-                ids={**ids, "component": index},
-                hint="One of the two altered it; nothing has left the cluster",
-            )
-
-    def digests(self) -> LinkDigests:
-        assert self.sent is not None  # noqa: S101 - called only when done
-        assert self.received is not None  # noqa: S101 - called only when done
-        return LinkDigests(
-            self.peer, sent=frame_digest(self.sent.ciphertext), received=frame_digest(self.received.ciphertext)
-        )
+def _steps(context: AttemptContext, terms: SessionTerms, keys: PartyKeys, stage: Stage) -> Steps[StageOutput]:
+    """Return the stage's program in the kind of session that the plan's terms ask for."""
+    if context.security == "passive":
+        return stage(PassiveFlow(PassiveSession(terms, keys), context.kind), keys)
+    return ActiveSession(terms, keys).run(lambda session: stage(ActiveFlow(session, context.kind), keys))
 
 
 class Attempt:
-    """The work of one attempt. Create it on BeginAttempt, `start` it on StartWork, forget it on DropAttempt.
+    """The work of one attempt. Create it on BeginAttempt, `start` it on StartWork, `close` it on DropAttempt.
 
     Attributes:
         context: what it is bound to.
         done: set once all checks are good.
+        progress: grows whenever something new came in; a peer that only repeats itself does not move it.
     """
 
     def __init__(self, context: AttemptContext, identity: IdentityKey) -> None:
@@ -297,10 +80,34 @@ class Attempt:
             )
         self.context = context
         self.done: AttemptDone | None = None
-        self._links = {peer: _Link(context, identity, peer) for peer in range(3) if peer != context.party}
+        self._links = {peer: PairLink(context, identity, peer) for peer in range(3) if peer != context.party}
         self._early: dict[int, list[Message]] = {peer: [] for peer in self._links}
         self._stage: Stage | None = None
+        self._sid = b""
+        self._program: Party[StageOutput] | None = None
         self._output: StageOutput | None = None
+        self._error: ComityError | None = None
+        self._closed = False
+
+    @property
+    def progress(self) -> int:
+        """Keys confirmed and frames opened so far."""
+        return sum((link.keys is not None) + link.totals().received.frames for link in self._links.values())
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that the program has begun."""
+        return 0 if self._program is None else self._program.rounds
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the program's message bodies so far."""
+        return 0 if self._program is None else self._program.sent_bytes
+
+    def totals(self) -> tuple[LinkTotals, LinkTotals]:
+        """Return the frames of both links so far, by position: the ledger's lines of this attempt."""
+        first, second = (self._links[peer].totals() for peer in sorted(self._links))
+        return first, second
 
     def start(self, nonces: tuple[str, str, str], stage: Stage) -> Outgoing:
         """Begin with the three nonces (hex, by position). `stage` is called once, when both pair keys are confirmed.
@@ -313,37 +120,60 @@ class Attempt:
             raise LocalProtocolError("ATTEMPT_STARTED", "an attempt starts once", ids=self.context.ids())
         self._stage = stage
         raw = tuple(bytes.fromhex(nonce) for nonce in nonces)
-        sid = session_digest(
+        context, keys = self.context, self.context.keys
+        self._sid = session_digest(
             SessionContext(
-                federation_digest=self.context.federation_digest,
-                cluster=self.context.cluster,
-                plan_digest=self.context.plan_digest,
-                period=self.context.period,
-                manifest_digest=self.context.manifest_digest,
-                attempt=self.context.attempt,
-                operator_keys=(self.context.keys[0].raw, self.context.keys[1].raw, self.context.keys[2].raw),
+                federation_digest=context.federation_digest,
+                cluster=context.cluster,
+                plan_digest=context.plan_digest,
+                period=context.period,
+                manifest_digest=context.manifest_digest,
+                attempt=context.attempt,
+                protocol=VERSION,
+                security=context.security,
+                limit_bytes=context.limit_bytes,
+                operator_keys=(keys[0].raw, keys[1].raw, keys[2].raw),
                 nonces=(raw[0], raw[1], raw[2]),
             )
         )
-        out = [(peer, message) for peer, link in self._links.items() for message in link.start(sid)]
-        return out + self._drain()
+        out: Outgoing = [(peer, message) for peer, link in self._links.items() for message in link.start(self._sid)]
+        return out + self._guard(self._drain)
 
     def receive(self, sender: int, message: Message) -> Outgoing:
         """Take a work message from position `sender` and return what to send.
 
         Raises:
             PeerProtocolError: the sender broke the protocol (KEX_INVALID, FRAME_INVALID, FRAME_OUT_OF_ORDER,
-                MESSAGE_INVALID).
-            Abort: STAGE_MISMATCH or LINK_MISMATCH naming the pair; or what the stage raises (CROSS_MISMATCH).
-            After any of these the attempt is over: step the session with CheckFailed(attempt, code, blamed(error)).
+                MESSAGE_INVALID, LENGTH_INVALID, MESSAGE_FOREIGN, ACCEPT_INVALID).
+            Abort: STAGE_MISMATCH or LINK_MISMATCH naming the pair; or what the stage raises (CROSS_MISMATCH,
+                PROOF_REJECTED, OPENING_MISMATCH).
+            PeerUnavailable: FRAMES_LOST: transient, the session starts the next attempt.
+            After any of these the attempt is over and raises the same again: step the session with
+            CheckFailed(attempt, code, blamed(error)), or with Retry if the error is transient.
         """
         address = (message.run_id, message.cluster, message.attempt)
         if sender not in self._links or address != (self.context.run_id, self.context.cluster, self.context.attempt):
             raise LocalProtocolError(
                 "ATTEMPT_FOREIGN", "a message of another attempt reached this one", ids=self.context.ids()
             )
+        return self._guard(lambda: self._take(sender, message))
+
+    def _guard(self, work: Callable[[], Outgoing]) -> Outgoing:
+        if self._closed:
+            return []
+        if self._error is not None:
+            raise self._error
+        try:
+            return work()
+        except ComityError as error:
+            self._error = error
+            raise
+
+    def _take(self, sender: int, message: Message) -> Outgoing:
         waiting = self._early[sender]
-        if message not in waiting:
+        if isinstance(message, Frame):
+            self._links[sender].take(message)
+        elif message not in waiting:
             if len(waiting) >= _MAX_EARLY:
                 raise PeerProtocolError(
                     "FRAME_OUT_OF_ORDER",
@@ -353,11 +183,14 @@ class Attempt:
             waiting.append(message)
         return self._drain() if self._stage is not None else []
 
-    def repeat(self) -> Outgoing:
-        """Return what the peers may have lost; send it with every Ask while PREPARED or ACCEPTED."""
-        if self._stage is None:
+    def repeat(self, *, lost: Collection[int] = ()) -> Outgoing:
+        """Return what the peers may have lost; send it with every Ask while PREPARED or ACCEPTED.
+
+        `lost` are the positions whose connection is new: what was under way on the old one is gone.
+        """
+        if self._stage is None or self._closed:
             return []
-        return [(peer, message) for peer, link in self._links.items() for message in link.repeat()]
+        return [(peer, message) for peer, link in self._links.items() for message in link.repeat(lost=peer in lost)]
 
     def blamed(self, error: ComityError) -> tuple[str, ...]:
         """Return the operators that an error of this attempt names, for CheckFailed and the signed state."""
@@ -368,53 +201,98 @@ class Attempt:
                 return (error.ids[name],)
         return ()
 
+    def close(self) -> None:
+        """Forget keys, shares and frames; what comes later changes nothing."""
+        self._closed = True
+        self._stage = self._output = self.done = None
+        if self._program is not None:
+            self._program.close()
+        for link in self._links.values():
+            link.close()
+
+    # -- work
+
     def _drain(self) -> Outgoing:
-        """Handle waiting messages until nothing changes: a frame waits for its keys."""
+        """Handle what waits, key agreement first, until nothing changes."""
         out: Outgoing = []
         for peer, link in self._links.items():
             waiting, self._early[peer] = self._early[peer], []
             for message in waiting:
-                if isinstance(message, Frame) and link.keys is None:
-                    self._early[peer].append(message)
-                else:
-                    out += [(peer, answer) for answer in self._handle(link, message)]
+                out += [(peer, answer) for answer in self._handle(link, message)]
+        out += self._begin()
+        for peer, link in self._links.items():
+            if self._program is not None:
+                for body in link.bodies():
+                    out += self._seal(self._program.receive(self._addressed(peer, body)))
         out += self._advance()
-        # The own flush or keys may have made room for a frame that waited.
-        return out + self._drain() if self._ready_frames() else out
+        for peer, link in self._links.items():
+            out += [(peer, seen) for seen in link.due()]
+        return out
 
-    def _ready_frames(self) -> bool:
-        return any(self._early[peer] and link.keys is not None for peer, link in self._links.items())
-
-    def _handle(self, link: _Link, message: Message) -> list[Message]:
+    def _handle(self, link: PairLink, message: Message) -> list[Message]:
         if isinstance(message, KexOffer):
             return link.on_offer(message)
         if isinstance(message, KexReply):
             return link.on_reply(message)
         if isinstance(message, KexConfirm):
             return link.on_confirm(message)
-        if isinstance(message, Frame):
-            link.on_frame(message)
-            return []
+        if isinstance(message, Seen):
+            return [*link.on_seen(message)]
         raise LocalProtocolError("ATTEMPT_FOREIGN", "a durable message was given to an attempt", ids=self.context.ids())
 
-    def _index(self, peer: int) -> int:
-        """Index of the component that this position and `peer` hold."""
-        party = self.context.party
-        return party if peer == (party - 1) % 3 else (party + 1) % 3
+    def _neighbours(self) -> tuple[PairLink, PairLink]:
+        return self._links[(self.context.party - 1) % 3], self._links[(self.context.party + 1) % 3]
+
+    def _begin(self) -> Outgoing:
+        """Both keys are confirmed: start the program."""
+        before, after = self._neighbours()
+        if self._program is not None or self._stage is None or before.keys is None or after.keys is None:
+            return []
+        context = self.context
+        terms = SessionTerms(
+            sid=self._sid.hex(), cluster=context.cluster, attempt=context.attempt, party=context.party,
+            members=context.members, limit_bytes=context.limit_bytes,
+        )  # fmt: skip
+        steps = _steps(context, terms, PartyKeys(before.keys, after.keys), self._stage)
+        self._program = Party(context.party, terms.sid, context.members, steps)
+        return self._seal(self._program.start())
+
+    def _addressed(self, peer: int, body: Arrived) -> StageMessage:
+        """Return a body as the program's message; its address is the one that the frame was authenticated with."""
+        if self._program is not None and self._program.done:
+            raise PeerProtocolError(
+                "FRAME_OUT_OF_ORDER",
+                "a message came after the last round",
+                ids={**self.context.ids(), "peer": self.context.members[peer]},
+            )
+        place = body.place
+        address = Address(
+            self._sid.hex(), place.stage, place.round, place.part, place.step, peer, self.context.party
+        )  # fmt: skip
+        return StageMessage(address, body.data)
+
+    def _seal(self, messages: list[StageMessage]) -> Outgoing:
+        out: Outgoing = []
+        for message in messages:
+            at = message.address
+            frames = self._links[at.receiver].send(Place(at.stage, at.step, at.round, at.part), message.body)
+            out += [(at.receiver, frame) for frame in frames]
+        return out
 
     def _advance(self) -> Outgoing:
+        """The program has ended: flush; both FLUSHED are in: compare."""
         out: Outgoing = []
         party = self.context.party
-        before, after = self._links[(party - 1) % 3], self._links[(party + 1) % 3]
-        if self._output is None and self._stage is not None and before.keys is not None and after.keys is not None:
-            self._output = self._stage(StageKeys(before.keys, after.keys))
+        before, after = self._neighbours()
+        if self._output is None and self._program is not None and self._program.done:
+            self._output = self._program.result
             share = self._output.share
-            for link, component in ((before, share.first), (after, share.second)):
-                out.append((link.peer, link.flush(self._index(link.peer), component)))
+            for link, index, component in ((before, party, share.first), (after, (party + 1) % 3, share.second)):
+                out += [(link.peer, frame) for frame in link.flush(index, component)]
         if self._output is not None and self.done is None and before.flushed is not None and after.flushed is not None:
-            for link in (before, after):
-                link.check(self._index(link.peer))
-            first, second = sorted((before, after), key=lambda link: link.peer)
+            before.check(party)
+            after.check((party + 1) % 3)
+            first, second = self.totals()
             self.done = AttemptDone((first.digests(), second.digests()), self._output)
         return out
 

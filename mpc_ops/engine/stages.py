@@ -1,8 +1,14 @@
-"""The two stages of a plan of sums: the region's and the group's. Linear, so nothing is multiplied and nothing opened."""
+"""The two stages of a plan, as programs: the region's and the group's.
+
+A stage is a program over a `Flow` (active or passive): `Stage = Callable[[Flow, PartyKeys], Steps[StageOutput]]`. Sums over
+public dimensions are linear: their programs have no rounds and never ask for `flow.stage`. A program with rounds makes its
+shares with `input_shares`, computes with `flow.stage`, and hands its result to `finish_region`, which stands behind the last
+barrier: what crosses a border is built only when all three have sent ACCEPT.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,8 +23,12 @@ from mpc_ops.protocol import (
     open_crossing,
     share_of_part,
 )
+from mpc_ops.protocol.flow import Flow
+from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.products import fresh
 from mpc_ops.protocol.result import Commitments
-from mpc_ops.randomness import PairKeys
+from mpc_ops.protocol.shares import RingVector, check_ring_share, ring_of
+from mpc_ops.protocol.stage import PartyKeys
 from mpc_ops.sharing import MAX_PART_LANES, PartPayload
 
 __all__ = [
@@ -27,10 +37,15 @@ __all__ = [
     "GroupOutput",
     "RegionInputs",
     "RegionOutput",
-    "StageKeys",
+    "Stage",
     "StageOutput",
     "StageShape",
+    "check_parts",
+    "finish_region",
+    "group_program",
     "group_stage",
+    "input_shares",
+    "region_program",
     "region_stage",
 ]
 
@@ -79,19 +94,6 @@ class StageShape:
                 expected=", ".join(expected),
                 got=", ".join(self.ops),
             )
-
-
-@dataclass(frozen=True, slots=True)
-class StageKeys:
-    """Pair keys of the two components that this position holds.
-
-    Attributes:
-        first: keys shared with position `party - 1`, the other holder of component `party`.
-        second: keys shared with position `party + 1`, the other holder of component `party + 1`.
-    """
-
-    first: PairKeys
-    second: PairKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +155,83 @@ class GroupOutput:
 
 StageOutput: TypeAlias = RegionOutput | GroupOutput
 
+Stage: TypeAlias = Callable[[Flow, PartyKeys], Steps[StageOutput]]
+"""A stage's program: called once, when both pair keys of the attempt are confirmed."""
 
-def region_stage(inputs: RegionInputs, keys: StageKeys, attempt: int) -> RegionOutput:
+
+def region_program(inputs: RegionInputs, flow: Flow, keys: PartyKeys, attempt: int) -> Steps[RegionOutput]:
+    """Run the region's stage of a plan.
+
+    Run by: each operator of a region cluster. Rounds: none for a plan of sums. Sent: nothing for a plan of sums.
+    Errors: those of `region_stage`, and of the protocols that the plan's nodes need.
+    """
+    del flow  # a plan of sums has no rounds
+    yield from ()
+    return region_stage(inputs, keys, attempt)
+
+
+def group_program(inputs: GroupInputs, flow: Flow, keys: PartyKeys, attempt: int) -> Steps[GroupOutput]:
+    """Run the group's stage of a plan: rounds, sent and errors as for `region_program`, with `group_stage`."""
+    del flow
+    yield from ()
+    return group_stage(inputs, keys, attempt)
+
+
+def check_parts(inputs: RegionInputs) -> list[PartPayload]:
+    """Return the parts that hold figures, in the given order.
+
+    Raises:
+        LocalProtocolError: PART_MIXED if a part is of another position or lane count; PARTS_INVALID for none, too many, or
+            an owner's twice.
+    """
+    shape = inputs.shape
+    if shape.kind != "region" or not 0 < len(inputs.parts) <= MAX_PARTS:
+        raise LocalProtocolError(
+            "PARTS_INVALID", "a region stage needs the filings of its manifest", got=len(inputs.parts)
+        )
+    parts = [part for part in inputs.parts if part is not None]
+    owners = [part.filing.owner for part in parts]
+    if len(set(owners)) != len(owners):
+        raise LocalProtocolError("PARTS_INVALID", "an owner's filing is there twice")
+    for part in parts:
+        if (part.party, part.lanes) != (inputs.party, shape.lanes):
+            raise LocalProtocolError("PART_MIXED", "a part of another position or lane count", ids=part.filing.ids())
+    return parts
+
+
+def input_shares(inputs: RegionInputs, flow: Flow) -> list[RingVector]:
+    """Return the owners' parts as shares of the flow's session, sorted by owner: all three operators have one order.
+
+    No message. Errors: those of `check_parts`.
+    """
+    parts = sorted(check_parts(inputs), key=lambda part: part.filing.owner)
+    return [ring_of(flow.stage, part.first.expand(part.lanes), part.second.expand(part.lanes)) for part in parts]
+
+
+def finish_region(
+    inputs: RegionInputs, flow: Flow, keys: PartyKeys, attempt: int, total: RingVector
+) -> Steps[RegionOutput]:
+    """End a region stage that had products: re-randomise, prove, exchange ACCEPT, and only then build the crossing.
+
+    Rounds: 1, and those of `Flow.finish`. Sent: 8 n bytes, and those of `Flow.finish`.
+    Security: the components that cross are fresh, so they depend on nothing that the stage opened or a party chose.
+
+    Raises:
+        LocalProtocolError: PART_MIXED if the result has another lane count than the crossing; SHARE_FOREIGN.
+        Abort, PeerProtocolError: those of the barrier.
+    """
+    check_ring_share(flow.stage, total)
+    if total.count != inputs.route.lanes:
+        raise LocalProtocolError("PART_MIXED", "a stage's result has another lane count", ids=inputs.route.ids())
+    total = yield from fresh(flow.stage, total)
+    yield from flow.finish()
+    share = Share(inputs.party, total.first, total.second)
+    return RegionOutput(
+        share=share, crossings=build_crossing(share, (keys.first.prg, keys.second.prg), inputs.route, attempt)
+    )
+
+
+def region_stage(inputs: RegionInputs, keys: PartyKeys, attempt: int) -> RegionOutput:
     """Add the owners' parts and prepare the crossing.
 
     Run by: each operator of a region cluster, alone. Local: two streams or vectors of 8 n bytes per owner, one sum.
@@ -166,24 +243,13 @@ def region_stage(inputs: RegionInputs, keys: StageKeys, attempt: int) -> RegionO
     """
     shape = inputs.shape
     shape.check()
-    if shape.kind != "region" or not 0 < len(inputs.parts) <= MAX_PARTS:
-        raise LocalProtocolError(
-            "PARTS_INVALID", "a region stage needs the filings of its manifest", got=len(inputs.parts)
-        )
-    owners = [part.filing.owner for part in inputs.parts if part is not None]
-    if len(set(owners)) != len(owners):
-        raise LocalProtocolError("PARTS_INVALID", "an owner's filing is there twice")
-    for part in inputs.parts:
-        if part is not None and (part.party, part.lanes) != (inputs.party, shape.lanes):
-            raise LocalProtocolError("PART_MIXED", "a part of another position or lane count", ids=part.filing.ids())
-    share = add_many(
-        (share_of_part(part) for part in inputs.parts if part is not None), party=inputs.party, lanes=shape.lanes
-    )
+    parts = check_parts(inputs)
+    share = add_many((share_of_part(part) for part in parts), party=inputs.party, lanes=shape.lanes)
     crossings = build_crossing(share, (keys.first.prg, keys.second.prg), inputs.route, attempt)
     return RegionOutput(share=share, crossings=crossings)
 
 
-def group_stage(inputs: GroupInputs, keys: StageKeys, attempt: int) -> GroupOutput:
+def group_stage(inputs: GroupInputs, keys: PartyKeys, attempt: int) -> GroupOutput:
     """Check and add the regions' crossings and prepare commitments and part.
 
     Run by: each operator of the group cluster, alone. Output is not to be handed out before COMMITTED, commitments first.

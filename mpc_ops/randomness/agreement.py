@@ -50,7 +50,7 @@ __all__ = [
     "session_digest",
 ]
 
-SID_VERSION = "comity/sid/v1"
+SID_VERSION = "comity/sid/v2"
 NONCE_BYTES = 32
 _Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Signature = Annotated[bytes, msgspec.Meta(min_length=3309, max_length=3309)]
@@ -58,7 +58,11 @@ _Signature = Annotated[bytes, msgspec.Meta(min_length=3309, max_length=3309)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionContext:
-    """What a SID binds. Digests are hex; `operator_keys` and `nonces` are in the order of positions."""
+    """What a SID binds. Digests are hex; `operator_keys` and `nonces` are in the order of positions.
+
+    `protocol` (version of the stage protocol), `security` and `limit_bytes` (of a batch of gates) decide where batches end
+    and whether anything is proven: operators that differ in one of them share no key.
+    """
 
     federation_digest: str
     cluster: str
@@ -66,6 +70,9 @@ class SessionContext:
     period: str
     manifest_digest: str
     attempt: int
+    protocol: str
+    security: str
+    limit_bytes: int
     operator_keys: tuple[bytes, bytes, bytes]
     nonces: tuple[bytes, bytes, bytes]
 
@@ -83,6 +90,9 @@ def session_digest(context: SessionContext) -> bytes:
             context.period,
             context.manifest_digest,
             context.attempt,
+            context.protocol,
+            context.security,
+            context.limit_bytes,
             *context.operator_keys,
             *context.nonces,
         )

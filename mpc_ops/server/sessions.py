@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, cast
 
-from mpc_ops.engine import Attempt, AttemptContext, AttemptDone, Outgoing, StageKeys, StageOutput
+from mpc_ops.engine import Attempt, AttemptContext, AttemptDone, Outgoing, Stage, StageOutput
 from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, StateError
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices import model
@@ -88,8 +88,8 @@ class Stages(Protocol):
             NotYet: an input is still to come. ComityError: the run is refused with its code.
         """
 
-    def compute(self, found: Admission, state: SessionState, keys: StageKeys) -> StageOutput:
-        """Compute the stage of the present attempt."""
+    def stage(self, found: Admission, state: SessionState) -> Stage:
+        """Read the inputs of the present attempt and return its program."""
 
     def keep(self, found: Admission, state: SessionState, output: StageOutput) -> None:
         """Make outputs durable, sealed and unsent, before ACCEPTED."""
@@ -384,11 +384,7 @@ class Sessions:
         if attempt is None or attempt.context.attempt != action.attempt:
             return  # lost with an earlier process: the timer starts the next attempt
         found = self.admissions.look(state.run_id)
-
-        def stage(keys: StageKeys) -> StageOutput:
-            return self.stages[state.kind].compute(found, state, keys)
-
-        self._work(state, lambda: attempt.start(action.nonces, stage))
+        self._work(state, lambda: attempt.start(action.nonces, self.stages[state.kind].stage(found, state)))
 
     def _announce(self, state: SessionState, action: Announce) -> None:
         if action.phase not in {"COMMITTED", "FAILED", "REFUSED"}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from mpc_ops.engine import GroupInputs, GroupOutput, StageKeys, StageOutput, StageShape, group_stage
+from mpc_ops.engine import GroupInputs, GroupOutput, Stage, StageOutput, StageShape, group_program
 from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
 from mpc_ops.envelope.keys import Purpose
 from mpc_ops.envelope.sealing import OVERHEAD_BYTES, SealingPublicKey
@@ -157,8 +157,8 @@ class GroupStages:
             members=state.members,
         )
 
-    def compute(self, found: Admission, state: SessionState, keys: StageKeys) -> StageOutput:
-        """Open and check every crossing, and add them."""
+    def stage(self, found: Admission, state: SessionState) -> Stage:
+        """Open every crossing and return the program that checks and adds them."""
         crossings = {}
         for cluster in found.clusters:
             route = route_of(self._context.federation, found.report, found.run, cluster)
@@ -171,7 +171,7 @@ class GroupStages:
             crossings=crossings,
             result=self._result_context(found, state),
         )
-        return group_stage(inputs, keys, state.attempt)
+        return lambda flow, keys: group_program(inputs, flow, keys, state.attempt)
 
     def _opened(self, route: CrossRoute) -> dict[int, bytes]:
         out = {}

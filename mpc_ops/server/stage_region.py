@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from mpc_ops.engine import RegionInputs, RegionOutput, StageKeys, StageOutput, StageShape, region_stage
+from mpc_ops.engine import RegionInputs, RegionOutput, Stage, StageOutput, StageShape, region_program
 from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
 from mpc_ops.envelope.keys import Purpose
 from mpc_ops.envelope.sealing import SealingPublicKey
@@ -119,8 +119,8 @@ class RegionStages:
                 state = self._filings.state(manifest.plan, manifest.period, owner, manifest.edition)
                 self._filings.step(state, ManifestOmits(found.run))
 
-    def compute(self, found: Admission, state: SessionState, keys: StageKeys) -> StageOutput:
-        """Open all parts again and add them."""
+    def stage(self, found: Admission, state: SessionState) -> Stage:
+        """Open all parts again and return the program that adds them."""
         parts = [self._filings.payload(found.filings[owner]) for owner in found.clusters[state.cluster]]
         inputs = RegionInputs(
             shape=StageShape(
@@ -130,7 +130,7 @@ class RegionStages:
             parts=parts,
             route=route_of(self._context.federation, found.report, found.run, state.cluster),
         )
-        return region_stage(inputs, keys, state.attempt)
+        return lambda flow, keys: region_program(inputs, flow, keys, state.attempt)
 
     def keep(self, found: Admission, state: SessionState, output: StageOutput) -> None:
         """Ask the rules, seal and sign one frame for each group operator, and journal them unsent."""

@@ -108,6 +108,7 @@ from mpc_ops.session.messages import (
     KexReply,
     Message,
     Prepare,
+    Seen,
     decode_message,
     encode_message,
 )
@@ -219,6 +220,7 @@ __all__ = [
     "RunEvent",
     "RunFailed",
     "RunView",
+    "Seen",
     "SeenOfPeer",
     "Send",
     "SendClaim",

@@ -5,7 +5,7 @@ messages longer than `MAX_MESSAGE_BYTES` are refused with PeerProtocolError MESS
 it is the authenticated end of the link.
 
 Durable messages (`Prepare`, `Accept`, `Failed`, `Committed`) follow from the stored state and may be repeated at will.
-Work messages (`KexOffer`, `KexReply`, `KexConfirm`, `Frame`) belong to one attempt's memory and die with it.
+Work messages (`KexOffer`, `KexReply`, `KexConfirm`, `Frame`, `Seen`) belong to one attempt's memory and die with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import msgspec
 from mpc_ops.errors import PeerProtocolError
 
 __all__ = [
+    "FRAME_HEADER_BYTES",
     "MAX_ATTEMPT",
+    "MAX_BODY_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_MESSAGE_BYTES",
     "Accept",
@@ -30,14 +32,22 @@ __all__ = [
     "KexReply",
     "Message",
     "Prepare",
+    "Seen",
     "decode_flushed",
     "decode_message",
     "encode_message",
 ]
 
 MAX_ATTEMPT = 10_000
-MAX_FRAME_BYTES = 1 << 14
-MAX_MESSAGE_BYTES = 1 << 15
+MAX_MESSAGE_BYTES = 1 << 20
+"""Longest message: links write and read it in one piece, so nothing waits long behind it."""
+FRAME_HEADER_BYTES = 1 << 10
+"""Room for all other members of a `Frame` (their names and bounds add up to less)."""
+MAX_FRAME_BYTES = MAX_MESSAGE_BYTES - FRAME_HEADER_BYTES
+"""Longest ciphertext of one frame, tag included; a longer body travels in several frames."""
+MAX_BODY_BYTES = 1 << 28
+"""Longest body of one protocol message."""
+_MAX_FLUSHED_BYTES = 1 << 10
 
 _Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}\Z")]
@@ -48,6 +58,9 @@ _MlKemPublic = Annotated[bytes, msgspec.Meta(min_length=1184, max_length=1184)]
 _MlKemCiphertext = Annotated[bytes, msgspec.Meta(min_length=1088, max_length=1088)]
 _Signature = Annotated[bytes, msgspec.Meta(min_length=3309, max_length=3309)]
 _Pair = Annotated[tuple[_Name, ...], msgspec.Meta(max_length=2)]
+_Place = Annotated[str, msgspec.Meta(min_length=1, max_length=160)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+_Counter = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class _Addressed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", kw_only=True):
@@ -108,17 +121,39 @@ class KexConfirm(_Addressed, frozen=True, forbid_unknown_fields=True, tag="kex_c
 
 
 class Frame(_Addressed, frozen=True, forbid_unknown_fields=True, tag="frame", kw_only=True):
-    """One AES-256-GCM frame under the attempt's key of this direction; nonce = lane || counter."""
+    """One AES-256-GCM frame under the attempt's key of this direction; nonce = lane || counter.
 
-    lane: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-    counter: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    The members before `ciphertext` are the frame's address. They are authenticated with it (mpc_ops.randomness.FrameAddress)
+    and follow from the plan, so they tell nothing that is not public.
+
+    Attributes:
+        stage, step, round, part: address of the protocol message; round 0 is FLUSHED alone.
+        piece: index of this frame in its message.
+        total: length of the message's body.
+    """
+
+    lane: _Count
+    counter: _Counter
+    stage: _Place
+    step: _Place
+    round: _Count
+    part: _Count
+    piece: _Count
+    total: Annotated[int, msgspec.Meta(ge=1, le=MAX_BODY_BYTES)]
     ciphertext: Annotated[bytes, msgspec.Meta(min_length=17, max_length=MAX_FRAME_BYTES)]
+
+
+class Seen(_Addressed, frozen=True, forbid_unknown_fields=True, tag="seen", kw_only=True):
+    """I have opened the receiver's frames 0 to `frames - 1` of this attempt; `lost` asks for all that follow at once."""
+
+    frames: _Counter
+    lost: bool = False
 
 
 class Flushed(_Addressed, frozen=True, forbid_unknown_fields=True, tag="flushed", kw_only=True):
     """The stage is computed and all that was due on this link has arrived. Travels inside a `Frame` only.
 
-    `link_mac` is keyed with the pair's key and covers the frames that came from the receiver during the stage;
+    `link_mac` is keyed with the pair's key and covers all frames that came from the receiver before its FLUSHED;
     `held_mac` is keyed likewise and covers the component that exactly these two parties hold.
     """
 
@@ -127,7 +162,7 @@ class Flushed(_Addressed, frozen=True, forbid_unknown_fields=True, tag="flushed"
     held_mac: _Bytes32
 
 
-Message: TypeAlias = Prepare | Accept | Failed | Committed | KexOffer | KexReply | KexConfirm | Frame
+Message: TypeAlias = Prepare | Accept | Failed | Committed | KexOffer | KexReply | KexConfirm | Frame | Seen
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message, strict=True)
@@ -164,7 +199,7 @@ def decode_message(data: bytes) -> Message:
 
 def decode_flushed(data: bytes) -> Flushed:
     """Parse the plaintext of a FLUSHED frame; raises PeerProtocolError MESSAGE_INVALID as `decode_message` does."""
-    if len(data) > MAX_FRAME_BYTES:
+    if len(data) > _MAX_FLUSHED_BYTES:
         raise PeerProtocolError("MESSAGE_INVALID", "frame body is too long", got=f"{len(data)} bytes")
     try:
         return _flushed_decoder.decode(data)

@@ -298,7 +298,7 @@ SessionAction: TypeAlias = Send | BeginAttempt | StartWork | DropAttempt | Relea
 
 
 def event_of(message: Message, party: int, fresh: str) -> SessionEvent | None:
-    """Return the event of a durable message from position `party`, or None for a work message (kex, frame).
+    """Return the event of a durable message from position `party`, or None for a work message (kex, frame, seen).
 
     `fresh` is a nonce drawn for this call; it is used at most once.
     """

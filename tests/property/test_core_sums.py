@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc_ops.engine import GroupInputs, RegionInputs, StageShape, group_stage, region_stage
-from mpc_ops.engine.stages import StageKeys
 from mpc_ops.protocol import CrossRoute, ResultContext, combine_parts
+from mpc_ops.protocol.stage import PartyKeys
 from mpc_ops.randomness import encode_context
 from mpc_ops.ring import decode_signed, encode_signed, from_bytes, to_bytes
 from mpc_ops.sharing import parts_of, read_part, reconstruct, share, write_part
@@ -20,7 +20,7 @@ GROUP = ("nl-1", "ch-1", "sg-1")
 
 
 def keys_of(seed, party):
-    return StageKeys(pair_keys(seed, party), pair_keys(seed, (party + 1) % 3))
+    return PartyKeys(pair_keys(seed, party), pair_keys(seed, (party + 1) % 3))
 
 
 def secure_sum(regions, lanes):

@@ -23,8 +23,8 @@ from mpc_ops.engine import (
     GroupInputs,
     RegionInputs,
     StageShape,
-    group_stage,
-    region_stage,
+    group_program,
+    region_program,
 )
 from mpc_ops.envelope.keys import Purpose
 from mpc_ops.envelope.sealing import SealingKey
@@ -237,7 +237,7 @@ class Node:
     def start_work(self, action: StartWork) -> None:
         attempt = self.attempt
         assert attempt is not None
-        self.guarded(attempt, lambda: attempt.start(action.nonces, lambda keys: self.stage(keys, action.attempt)))
+        self.guarded(attempt, lambda: attempt.start(action.nonces, self.stage(action.attempt)))
 
     def guarded(self, attempt: Attempt, work: Callable[[], list[tuple[int, Any]]]) -> None:
         number = attempt.context.attempt
@@ -252,7 +252,7 @@ class Node:
         if attempt.done is not None and (state.phase, state.attempt) == ("PREPARED", number):
             self.step_session(Proven(number, attempt.done.links), self.outputs(attempt))
 
-    def stage(self, keys: Any, attempt: int) -> Any:
+    def stage(self, attempt: int) -> Any:
         sim = self.sim
         if self.kind == "region":
             parts = []
@@ -266,7 +266,7 @@ class Node:
                 parts.append(sim.tampered(self.name, "part", part))
             shape = StageShape(kind="region", lanes=sim.lanes, ops=("region_sum", "cross"))
             inputs = RegionInputs(shape=shape, party=self.party, parts=parts, route=sim.route(self.cluster))
-            return region_stage(inputs, keys, attempt)
+            return lambda flow, keys: region_program(inputs, flow, keys, attempt)
         crossings = {}
         for region in sim.regions:
             route, frames = sim.route(region), {}
@@ -278,7 +278,7 @@ class Node:
             crossings[region] = (route, frames)
         shape = StageShape(kind="group", lanes=sim.lanes, ops=("group_sum", "deliver"))
         inputs = GroupInputs(shape=shape, party=self.party, crossings=crossings, result=sim.result_context(attempt))
-        return group_stage(inputs, keys, attempt)
+        return lambda flow, keys: group_program(inputs, flow, keys, attempt)
 
     def outputs(self, attempt: Attempt) -> dict[str, bytes]:
         """Seal and sign what the attempt made; stored together with ACCEPTED, sent only on Release."""

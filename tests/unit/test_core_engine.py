@@ -8,12 +8,21 @@ import random
 import numpy as np
 import pytest
 
-from mpc_ops.engine import Attempt, AttemptContext, RegionInputs, StageShape, region_stage
-from mpc_ops.engine.stages import GroupInputs, StageKeys, group_stage
+from mpc_ops.engine import (
+    Attempt,
+    AttemptContext,
+    GroupInputs,
+    RegionInputs,
+    StageShape,
+    group_stage,
+    region_program,
+    region_stage,
+)
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError, PlanError
 from mpc_ops.protocol import CrossRoute, ResultContext
+from mpc_ops.protocol.stage import PartyKeys
 from mpc_ops.ring import encode_signed
-from mpc_ops.session.messages import Committed, Frame, KexConfirm, KexOffer, KexReply, encode_message
+from mpc_ops.session.messages import Committed, Frame, KexConfirm, KexOffer, KexReply, Seen, encode_message
 from mpc_ops.sharing import parts_of, share
 from tests.support.core import MEMBERS, PLAN, RUN, filing, hex32, identity, pair_keys
 
@@ -46,7 +55,7 @@ def region_inputs(party, owners=("de1",), **changes):
 
 
 def keys(party):
-    return StageKeys(pair_keys("k", party), pair_keys("k", (party + 1) % 3))
+    return PartyKeys(pair_keys("k", party), pair_keys("k", (party + 1) % 3))
 
 
 def test_region_stage_refuses_what_does_not_belong_together():
@@ -96,8 +105,8 @@ class Trio:
             Attempt(context(party, **changes.get(MEMBERS[party], {})), identity(MEMBERS[party])) for party in range(3)
         ]
         self.stages = [
-            lambda keys, party=party: region_stage(
-                RegionInputs(shape=SHAPE, party=party, parts=[parts[party]], route=ROUTE), keys, 1
+            lambda flow, keys, party=party: region_program(
+                RegionInputs(shape=SHAPE, party=party, parts=[parts[party]], route=ROUTE), flow, keys, 1
             )
             for party in range(3)
         ]
@@ -140,7 +149,7 @@ def test_messages_of_an_attempt_and_their_sizes():
     assert sorted((p, t) for kind, p, t in kinds if kind is KexConfirm) == pairs
     frames = [len(encode_message(message)) for _, _, message in trio.log if isinstance(message, Frame)]
     assert len(frames) == 6
-    assert max(frames) < 500
+    assert max(frames) < 600
     assert len(trio.log) == 15
 
 
@@ -166,11 +175,11 @@ def test_early_messages_wait_until_start_and_are_bounded():
         assert trio.attempts[to].receive(sender, message) == []
     assert [type(message) for _, message in trio.attempts[1].start(NONCES, trio.stages[1])] == [KexOffer, KexReply]
     fresh = Trio().attempts[2]
-    frames = [Frame(run_id=RUN, cluster="de", attempt=1, lane=0, counter=n, ciphertext=bytes(20)) for n in range(9)]
-    for frame in frames[:8]:
-        assert fresh.receive(0, frame) == []
+    seen = [Seen(run_id=RUN, cluster="de", attempt=1, frames=n) for n in range(9)]
+    for message in seen[:8]:
+        assert fresh.receive(0, message) == []
     with pytest.raises(PeerProtocolError) as caught:
-        fresh.receive(0, frames[8])
+        fresh.receive(0, seen[8])
     assert caught.value.code == "FRAME_OUT_OF_ORDER"
 
 
@@ -178,7 +187,7 @@ def test_the_stage_runs_once_and_only_with_both_keys():
     calls = []
     trio = Trio()
     original = trio.stages[0]
-    trio.stages[0] = lambda keys: calls.append(1) or original(keys)
+    trio.stages[0] = lambda flow, keys: calls.append(1) or original(flow, keys)
     trio.run()
     assert calls == [1]
     with pytest.raises(LocalProtocolError, match="ATTEMPT_STARTED"):
@@ -191,8 +200,8 @@ def test_two_holders_that_computed_different_components_name_each_other(party, w
     trio = Trio()
     original = trio.stages[party]
 
-    def corrupt(keys):
-        output = original(keys)
+    def corrupt(flow, keys):
+        output = yield from original(flow, keys)
         values = getattr(output.share, which).copy()
         values[1] ^= np.uint64(1 << 63)
         return dataclasses.replace(output, share=dataclasses.replace(output.share, **{which: values}))
@@ -240,33 +249,29 @@ def test_durable_messages_and_foreign_keys_are_refused():
         Attempt(context(0), identity("de-2"))
 
 
-def test_kex_messages_out_of_role_are_refused():
+@pytest.mark.parametrize(
+    ("kind", "said", "taken", "what"),
+    [
+        (KexOffer, (0, 1), (0, 1), "came from the higher position"),
+        (KexReply, (1, 0), (1, 0), "without an offer"),
+        (KexOffer, (1, 2), (2, 0), "two different key offers"),
+        (KexReply, (2, 0), (0, 1), "two different key replies"),
+    ],
+)
+def test_kex_messages_out_of_role_are_refused(kind, said, taken, what):
     trio = Trio().run()
-    offers = {(party, to): message for party, to, message in trio.log if isinstance(message, KexOffer)}
-    replies = {(party, to): message for party, to, message in trio.log if isinstance(message, KexReply)}
-    with pytest.raises(PeerProtocolError, match="KEX_INVALID"):
-        trio.attempts[0].receive(1, offers[0, 1])
-    with pytest.raises(PeerProtocolError, match="KEX_INVALID"):
-        trio.attempts[1].receive(0, replies[1, 0])
-    with pytest.raises(PeerProtocolError, match="two different key offers"):
-        trio.attempts[2].receive(0, offers[1, 2])
-    with pytest.raises(PeerProtocolError, match="two different key replies"):
-        trio.attempts[0].receive(1, replies[2, 0])
+    (message,) = (m for party, to, m in trio.log if isinstance(m, kind) and (party, to) == said)
+    for _ in range(2):
+        with pytest.raises(PeerProtocolError, match=what):
+            trio.attempts[taken[0]].receive(taken[1], message)
+
+
+def test_a_repeated_frame_changes_nothing():
+    trio = Trio().run()
+    before = trio.attempts[0].totals()
     frame = next(message for party, to, message in trio.log if isinstance(message, Frame) and (party, to) == (1, 0))
     assert trio.attempts[0].receive(1, frame) == []
-    with pytest.raises(PeerProtocolError, match="FRAME_OUT_OF_ORDER"):
-        trio.attempts[0].receive(1, _altered(frame))
-
-
-def _altered(frame):
-    return Frame(
-        run_id=frame.run_id,
-        cluster=frame.cluster,
-        attempt=frame.attempt,
-        lane=0,
-        counter=1,
-        ciphertext=frame.ciphertext,
-    )
+    assert trio.attempts[0].totals() == before
 
 
 def test_blamed_reads_what_an_error_names():

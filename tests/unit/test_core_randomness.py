@@ -179,12 +179,12 @@ def test_the_sid_binds_each_of_its_fields():
     base = {
         "federation_digest": hex32("f"), "cluster": "de", "plan_digest": hex32("p"), "period": "2026-10",
         "manifest_digest": hex32("m"), "attempt": 1, "operator_keys": (b"a", b"b", b"c"),
-        "nonces": (bytes(32), b"\1" * 32, b"\2" * 32),
+        "protocol": "v1", "security": "active", "limit_bytes": 1 << 24, "nonces": (bytes(32), b"\1" * 32, b"\2" * 32),
     }  # fmt: skip
     other = {
         "federation_digest": hex32("g"), "cluster": "cn", "plan_digest": hex32("q"), "period": "2026-11",
         "manifest_digest": hex32("n"), "attempt": 2, "operator_keys": (b"b", b"a", b"c"),
-        "nonces": (b"\3" * 32, b"\1" * 32, b"\2" * 32),
+        "protocol": "v2", "security": "passive", "limit_bytes": 1 << 25, "nonces": (b"\3" * 32, b"\1" * 32, b"\2" * 32),
     }  # fmt: skip
     digests = {session_digest(SessionContext(**{**base, name: other[name]})) for name in base}
     digests.add(session_digest(SessionContext(**base)))
@@ -197,7 +197,7 @@ def test_the_sid_binds_each_of_its_fields():
 
 ADDRESS = {
     "run_id": hex32("run"), "cluster": "de", "attempt": 1, "stage": "region", "step": "flush",
-    "sender": "de-1", "receiver": "de-2", "lane": 0, "part": 0, "total_bytes": 5,
+    "sender": "de-1", "receiver": "de-2", "round": 3, "place": 1, "lane": 0, "part": 0, "total_bytes": 5,
 }  # fmt: skip
 
 

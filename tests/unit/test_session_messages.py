@@ -17,14 +17,17 @@ from mpc_ops.session import (
     KexOffer,
     KexReply,
     Prepare,
+    Seen,
     decode_message,
     encode_message,
 )
-from mpc_ops.session.messages import decode_flushed
+from mpc_ops.session.messages import FRAME_HEADER_BYTES, MAX_BODY_BYTES, MAX_FRAME_BYTES, decode_flushed
 from tests.support.core import RUN, hex32
 
 WHERE = {"run_id": RUN, "cluster": "de", "attempt": 1}
 SIGNATURE = bytes(3309)
+PLACE = {"lane": 0, "counter": 0, "stage": "region/0", "step": "and", "round": 1, "part": 0, "piece": 0, "total": 84}
+FRAME = {**WHERE, "type": "frame", **PLACE, "ciphertext": bytes(100)}
 GOOD = [
     Prepare(**WHERE, nonce=hex32("n"), ask=True),
     Accept(**WHERE, link_digest=hex32("d")),
@@ -33,7 +36,8 @@ GOOD = [
     KexOffer(**WHERE, mlkem_public=bytes(1184), x25519_public=bytes(32), signature=SIGNATURE),
     KexReply(**WHERE, mlkem_ciphertext=bytes(1088), x25519_public=bytes(32), signature=SIGNATURE, confirm=bytes(32)),
     KexConfirm(**WHERE, signature=SIGNATURE, confirm=bytes(32)),
-    Frame(**WHERE, lane=0, counter=0, ciphertext=bytes(100)),
+    Frame(**WHERE, **PLACE, ciphertext=bytes(100)),
+    Seen(**WHERE, frames=7, lost=True),
 ]
 BAD = {
     "attempt 0": {**WHERE, "type": "committed", "attempt": 0},
@@ -69,10 +73,19 @@ BAD = {
         "x25519_public": bytes(32),
         "signature": SIGNATURE,
     },
-    "empty frame": {**WHERE, "type": "frame", "lane": 0, "counter": 0, "ciphertext": bytes(16)},
-    "long frame": {**WHERE, "type": "frame", "lane": 0, "counter": 0, "ciphertext": bytes((1 << 14) + 1)},
-    "negative lane": {**WHERE, "type": "frame", "lane": -1, "counter": 0, "ciphertext": bytes(20)},
-    "lane too high": {**WHERE, "type": "frame", "lane": 1 << 32, "counter": 0, "ciphertext": bytes(20)},
+    "empty frame": {**FRAME, "ciphertext": bytes(16)},
+    "long frame": {**FRAME, "ciphertext": bytes(MAX_FRAME_BYTES + 1)},
+    "negative lane": {**FRAME, "lane": -1},
+    "lane too high": {**FRAME, "lane": 1 << 32},
+    "counter too high": {**FRAME, "counter": 1 << 62},
+    "no step": {name: value for name, value in FRAME.items() if name != "step"},
+    "empty step": {**FRAME, "step": ""},
+    "long step": {**FRAME, "step": "x" * 161},
+    "negative round": {**FRAME, "round": -1},
+    "piece too high": {**FRAME, "piece": 1 << 32},
+    "empty body": {**FRAME, "total": 0},
+    "long body": {**FRAME, "total": MAX_BODY_BYTES + 1},
+    "frames seen below 0": {**WHERE, "type": "seen", "frames": -1},
     "a list": [1, 2],
 }
 
@@ -99,7 +112,19 @@ def test_length_is_checked_before_anything_is_parsed():
         decode_message(bytes(MAX_MESSAGE_BYTES + 1))
     assert caught.value.got == f"{MAX_MESSAGE_BYTES + 1} bytes"
     with pytest.raises(PeerProtocolError, match="too long"):
-        decode_flushed(bytes((1 << 14) + 1))
+        decode_flushed(bytes((1 << 10) + 1))
+
+
+def test_the_longest_frame_fits_in_a_message():
+    longest = Frame(
+        run_id="f" * 64, cluster="c" * 63, attempt=10_000, lane=(1 << 32) - 1, counter=(1 << 62) - 1, stage="\u00e9" * 160,
+        step="\u00e9" * 160, round=(1 << 32) - 1, part=(1 << 32) - 1, piece=(1 << 32) - 1, total=MAX_BODY_BYTES,
+        ciphertext=bytes(MAX_FRAME_BYTES),
+    )  # fmt: skip
+    data = encode_message(longest)
+    assert len(data) <= MAX_MESSAGE_BYTES
+    assert len(data) - MAX_FRAME_BYTES <= FRAME_HEADER_BYTES
+    assert decode_message(data) == longest
 
 
 def test_deep_nesting_is_refused():

@@ -88,7 +88,7 @@ def streams() -> dict[str, Any]:
         "sid": session_digest(
             SessionContext(
                 federation_digest="33" * 32, cluster="de", plan_digest=PLAN, period="2026-10", manifest_digest="44" * 32,
-                attempt=2, operator_keys=(b"key 0", b"key 1", b"key 2"), nonces=(bytes(32), b"\1" * 32, b"\2" * 32),
+                attempt=2, protocol="comity/active/v1", security="active", limit_bytes=1 << 24, operator_keys=(b"key 0", b"key 1", b"key 2"), nonces=(bytes(32), b"\1" * 32, b"\2" * 32),
             )
         ).hex(),
     }  # fmt: skip
