@@ -16,7 +16,8 @@ help: ## list the targets
 
 setup: $(READY) ## make .venv from the hash-locked requirements
 
-$(READY): requirements.lock requirements-bootstrap.lock pyproject.toml mpc_ops/pyproject.toml infra/setup.sh
+$(READY): requirements.lock requirements-bootstrap.lock pyproject.toml mpc_ops/pyproject.toml mpc_ops/setup.py \
+		mpc_ops/kernels/kernels.c mpc_ops/kernels/kernels.h infra/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup.sh
 	@touch $(READY)
 
@@ -55,6 +56,7 @@ bench: $(READY) ## measure bytes, rounds and seconds, as JSON
 
 adversary: $(READY) ## attack every message of every protocol, in every position (ARGS="--program flow")
 	@$(BIN)/python tests/adversary/run_matrix.py --out var/adversary.json $(ARGS)
+	@ADVERSARY_RUNS=10000 $(BIN)/python -m pytest -q -p no:cacheprovider --timeout=3600 tests/adversary/test_views.py
 
 clean: ## remove what setup, tests and the demo made
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

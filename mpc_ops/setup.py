@@ -36,4 +36,5 @@ def extensions() -> list[Extension]:
     return [made]
 
 
-setup(ext_modules=extensions(), options={"bdist_wheel": {"py_limited_api": "cp311"}})
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), options={"bdist_wheel": {"py_limited_api": "cp311"}})

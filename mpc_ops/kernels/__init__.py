@@ -6,6 +6,6 @@ without compiled kernels understand each other. `COMITY_KERNELS=numpy` or `compi
 """
 
 from mpc_ops.kernels import calls
-from mpc_ops.kernels.backend import KERNELS_VARIABLE, backend, compiled, using
+from mpc_ops.kernels.choice import KERNELS_VARIABLE, backend, compiled, using
 
 __all__ = ["KERNELS_VARIABLE", "backend", "calls", "compiled", "using"]

@@ -1,6 +1,9 @@
 /* What mpc_ops/kernels/calls.py may call. Sizes and bounds are checked there; nothing here fails or allocates.
    Vectors are uint64_t; elements of the field are in [0, 2^61 - 1); a wide vector is a low and a high array. */
 
+/* Changes with every change of this file: an extension that was built from another one is not used. */
+int cm_version(void);
+
 /* Instruction sets: 0 what the compiler assumes, 1 AVX2, 2 AVX-512 with population counts. */
 int cm_level(void);
 void cm_limit(int level);
