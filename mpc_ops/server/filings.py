@@ -18,7 +18,7 @@ from mpc_ops.federation.loaded import read_file
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices import model
 from mpc_ops.notices.signed import SignedNotice
-from mpc_ops.plan.layout import lane_count, measures
+from mpc_ops.plan.layout import measures, shared_lane_count, unit_limits
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
 from mpc_ops.server.durable import remove_file
@@ -243,7 +243,7 @@ class Filings:
         self._periods.tick()
         edition = self._periods.require_open(filed.plan, filed.period, filed.edition)
         self._check_reference(filed, report)
-        if filed.gate_k < report.gate.k:
+        if report.gate.where == "owner" and filed.gate_k < report.gate.k:
             raise DeliveryError(
                 "GATE_TOO_LOW", "the owner's Gate used a smaller k than the terms demand",
                 expected=f"at least {report.gate.k}", got=filed.gate_k, ids=ids,
@@ -277,7 +277,7 @@ class Filings:
                 ids=ids,
             )
         part = filed.parts[operators.index(self._context.id)]
-        bound = part_limit_bytes(lane_count(report.plan)) + OVERHEAD_BYTES
+        bound = part_limit_bytes(shared_lane_count(report.plan), unit_limits(report.plan)) + OVERHEAD_BYTES
         if part.size > min(bound, self._context.config.limits.max_part_bytes):
             raise DeliveryError(
                 "PART_OVER_BOUND", "the part is longer than the plan allows",
@@ -318,7 +318,7 @@ class Filings:
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
                 signed.digest, filed.plan, filed.period, filed.owner, filed.edition, filed.take, part.sha256,
             )  # fmt: skip
-            self._books.frame_received(sealed, filed.owner, checked.report.gate.payload_class, ref=signed.digest)
+            self._books.frame_received(sealed, filed.owner, checked.report.gate.shared_class, ref=signed.digest)
         state = self.state(filed.plan, filed.period, filed.owner, filed.edition)
         self._waiting.pop(signed.digest, None)
         self._store.write("DELETE FROM refusals WHERE digest = ?", signed.digest)
@@ -347,7 +347,10 @@ class Filings:
         where = FilingContext(
             plan_digest=filed.plan, period=filed.period, owner=filed.owner, edition=filed.edition, take=filed.take
         )
-        payload = read_part(data, where, self._context.clusters[checked.cluster], lane_count(checked.report.plan))
+        plan = checked.report.plan
+        payload = read_part(
+            data, where, self._context.clusters[checked.cluster], shared_lane_count(plan), unit_limits(plan)
+        )
         check_part(payload, filed.commitments)
         return payload
 
