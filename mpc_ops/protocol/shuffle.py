@@ -10,29 +10,36 @@ shares a permutation and masks: pi_12, Z_12, B~ (positions 0 and 1), pi_31, Z_31
 
 Each message is masked by a stream that its receiver lacks: X2 by Z_31, Y1 by Z_12, C1 by B~, C2 by A~. So an altered message tells
 nothing and its check may wait for the stage's PROVE (shuffle_tags.py). Nobody knows all three permutations.
+
+Rows with secret places move there by a shuffle of rows and places together: the places then are opened, a uniformly random permutation,
+and rows are put in order locally. `partition` and `compact` use it, and each pass of a radix sort.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 
+from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.protocol.digit_places import digit_places
 from mpc_ops.protocol.flow import Flow
 from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.row_parts import RowParts, RowShape, random_order
-from mpc_ops.protocol.rows import Column, Rows
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, check_owner, rebuilt
-from mpc_ops.protocol.shuffle_tags import TagCheck, TagLog, add_tags
+from mpc_ops.protocol.products import times_public
+from mpc_ops.protocol.row_parts import RowParts, RowShape
+from mpc_ops.protocol.rows import Column, RowIndex, Rows
+from mpc_ops.protocol.shares import BooleanPlanes, RingVector, check_owner, invert, rebuilt
+from mpc_ops.protocol.shuffle_passes import two_passes
+from mpc_ops.protocol.shuffle_tags import TagLog, add_tags
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage
-from mpc_ops.sharing import held_by
+from mpc_ops.ring import LANE_BYTES, RingArray
 
-__all__ = ["shuffle", "shuffle_in_stage"]
+__all__ = ["compact", "move_to", "partition", "shuffle", "shuffle_in_stage"]
 
+_PLACE = "(place)"
 _NONE: Mapping[str, int] = MappingProxyType({})
-_READY = b"\x01"
 
 
 def shuffle(flow: Flow, rows: Rows) -> Steps[Rows]:
@@ -79,10 +86,10 @@ def shuffle_in_stage(stage: ComputeStage, rows: Rows, skips: Mapping[str, int] =
         return rows
     first, second = (_component(shape, rows, side) for side in ("first", "second"))
     if not isinstance(stage, ActiveStage):
-        out, _ = yield from _passes(stage, shape, first, second)
+        out, _ = yield from two_passes(stage, shape, first, second)
         return _rows(rows, out)
     key, tagged, first, second = yield from add_tags(stage, shape, first, second)
-    out, checks = yield from _passes(stage, tagged, first, second)
+    out, checks = yield from two_passes(stage, tagged, first, second)
     stage.log(TagLog).append(key, checks)
     yield from stage.settle()
     return _rows(rows, out)
@@ -117,60 +124,85 @@ def _rows(rows: Rows, out: tuple[RowParts, RowParts]) -> Rows:
     return Rows(columns)
 
 
-def _passes(
-    stage: ComputeStage, shape: RowShape, first: RowParts, second: RowParts
-) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
-    seeds = dict(zip(held_by(stage.party), stage.seeds("shuffle"), strict=True))
-    if stage.party == 0:
-        result = yield from _position_0(stage, first.plus(second), seeds)
-    elif stage.party == 1:
-        result = yield from _position_1(stage, second, seeds)
-    else:
-        result = yield from _position_2(stage, shape, seeds)
+def move_to(flow: Flow, rows: Rows, places: RingVector) -> Steps[Rows]:
+    """Return the rows in a secret order: row j goes to place places[j].
+
+    Run by: all three parties, in lock-step.
+
+    Args:
+        flow: the opening ends its present stage.
+        rows: n rows.
+        places: share of a permutation of 0 .. n - 1.
+
+    Rounds: those of `shuffle` (with one more ring column) and of one opening; none for no row.
+    Sent: as `shuffle`, where the places take b = ceil(log2(n) / 8) bytes, at least 1, instead of 8 (b + 8 instead of 16 active);
+        and the opening of n words.
+    Security: malicious with abort in an active session: the places are opened behind the barrier.
+    Leaks: nothing but n: what is opened is a uniformly random permutation, whatever `places` is.
+
+    Raises:
+        LocalProtocolError: TABLE_INVALID for another number of places, or a column named "(place)"; SHARE_FOREIGN.
+        Abort: PLACES_INVALID if what was opened is no permutation; what the opening raises.
+    """
+    if places.count != rows.count or _PLACE in rows.columns:
+        raise LocalProtocolError("TABLE_INVALID", "a place per row is wanted", expected=rows.count, got=places.count)
+    if rows.count == 0:
+        return rows
+    skip = LANE_BYTES - max(1, -(-(rows.count - 1).bit_length() // 8))
+    # Multiples of 2^(8 skip): the low bytes of all components are 0 and need not travel.
+    scaled = times_public(places, np.full(rows.count, 1 << 8 * skip, dtype=np.uint64))
+    shuffled = yield from shuffle_in_stage(flow.stage, rows.plus({_PLACE: scaled}), {_PLACE: skip})
+    (opened,) = yield from flow.open([shuffled.ring(_PLACE)])
+    return shuffled.without(_PLACE).pick(_inverse(opened >> np.uint64(8 * skip), rows.count))
+
+
+def _inverse(places: RingArray, count: int) -> RowIndex:
+    order = np.full(count, -1, dtype=np.int64)
+    if int(places.max()) < count:
+        order[places.astype(np.int64)] = np.arange(count, dtype=np.int64)
+    if int(order.min()) < 0:
+        raise Abort(
+            "PLACES_INVALID",
+            "the opened places of rows are no permutation",
+            hint="The rows' shares do not come from the steps before, or one party of a passive session went wrong",
+        )
+    return order
+
+
+def partition(flow: Flow, rows: Rows, bit: str) -> Steps[Rows]:
+    """Return the rows whose bit is 0 first, then those whose bit is 1, each in their order (stable).
+
+    Args:
+        flow: the opening ends its present stage.
+        rows: n rows.
+        bit: name of a Boolean column of width 1.
+
+    Rounds: 3 and those of `move_to`.  Sent: 24 n bytes per party and those of `move_to`.
+    Security, errors: as `move_to`, `bits_to_ring`, `multiply`.  Leaks: n only, not how many rows have the bit.
+    """
+    digit = rows.bits(bit)
+    if rows.count == 0:
+        return rows
+    places = yield from digit_places(flow.stage, digit)
+    result = yield from move_to(flow, rows, places)
     return result
 
 
-def _position_0(
-    stage: ComputeStage, held: RowParts, seeds: Mapping[int, bytes]
-) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
-    shape = held.shape
-    order = random_order(seeds[1], shape.count)
-    before = held.plus(shape.mask(seeds[1], "z"))
-    onward = before.permuted(order.take(random_order(seeds[0], shape.count))).plus(shape.mask(seeds[0], "z"))
-    yield from stage.exchange("shuffle-1", to_next=onward.body())
-    # Position 1 says when it is there, so that no party runs far ahead of another.
-    yield from stage.exchange("shuffle-2", expect_next=len(_READY))
-    out = shape.mask(seeds[0], "out"), shape.mask(seeds[1], "out")
-    return out, [TagCheck(2, (before,), order), TagCheck(1, out), TagCheck(2, out)]
+def compact(flow: Flow, rows: Rows, keep: str, *, size: int | None = None) -> Steps[Rows]:
+    """Return the rows with keep = 1 first, then the others, each in their order; cut to `size` rows if given.
 
+    Args:
+        flow: the opening ends its present stage.
+        rows: n rows.
+        keep: name of a Boolean column of width 1; the result has it too.
+        size: public, at most n.
 
-def _position_1(
-    stage: ComputeStage, held: RowParts, seeds: Mapping[int, bytes]
-) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
-    shape = held.shape
-    ahead = held.minus(shape.mask(seeds[1], "z")).permuted(random_order(seeds[1], shape.count))
-    inbound = yield from stage.exchange("shuffle-1", to_next=ahead.body(), expect_prev=shape.size)
-    half = shape.read(inbound.from_prev)
-    own = shape.mask(seeds[1], "out")
-    part = half.permuted(random_order(seeds[2], shape.count)).minus(own)
-    inbound = yield from stage.exchange("shuffle-2", to_prev=_READY, to_next=part.body(), expect_next=shape.size)
-    common = part.plus(shape.read(inbound.from_next))
-    return (own, common), [TagCheck(2, (half,)), TagCheck(0, (common,), negative=True)]
-
-
-def _position_2(
-    stage: ComputeStage, shape: RowShape, seeds: Mapping[int, bytes]
-) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
-    inbound = yield from stage.exchange("shuffle-1", expect_prev=shape.size)
-    received = shape.read(inbound.from_prev)
-    half = received.permuted(random_order(seeds[0], shape.count)).minus(shape.mask(seeds[0], "z"))
-    own = shape.mask(seeds[0], "out")
-    part = half.permuted(random_order(seeds[2], shape.count)).minus(own)
-    inbound = yield from stage.exchange("shuffle-2", to_prev=part.body(), expect_prev=shape.size)
-    common = part.plus(shape.read(inbound.from_prev))
-    checks = [
-        TagCheck(0, (received,), negative=True),
-        TagCheck(1, (half,), negative=True),
-        TagCheck(0, (common,), negative=True),
-    ]
-    return (common, own), checks
+    Rounds, bytes, security, errors, leaks: as `partition`; TABLE_INVALID for a size outside 0 to n.
+    """
+    if size is not None and not 0 <= size <= rows.count:
+        raise LocalProtocolError("TABLE_INVALID", "a size is outside of the table", expected=rows.count, got=size)
+    left_out = invert(rows.bits(keep))
+    if rows.count:
+        places = yield from digit_places(flow.stage, left_out)
+        rows = yield from move_to(flow, rows, places)
+    return rows if size is None else rows.cut(0, size)

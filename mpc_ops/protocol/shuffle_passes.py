@@ -1,0 +1,82 @@
+"""The two passes of a shuffle, by position: who permutes, masks and sends what. See shuffle.py for the protocol.
+
+Every function returns the fresh components that its position holds afterwards, and its sides of the sums that tags are compared over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.row_parts import RowParts, RowShape, random_order
+from mpc_ops.protocol.shuffle_tags import TagCheck
+from mpc_ops.protocol.stage import ComputeStage
+from mpc_ops.sharing import held_by
+
+__all__ = ["two_passes"]
+
+_READY = b"\x01"
+
+
+def two_passes(
+    stage: ComputeStage, shape: RowShape, first: RowParts, second: RowParts
+) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
+    """Return both components of the rows in a secret random order, and what is to be compared.
+
+    Rounds: 2.  Sent: `shape.size` bytes by positions 0 and 2, twice that and 1 by position 1.
+    Raises: PeerProtocolError LENGTH_INVALID.
+    """
+    seeds = dict(zip(held_by(stage.party), stage.seeds("shuffle"), strict=True))
+    if stage.party == 0:
+        result = yield from _position_0(stage, first.plus(second), seeds)
+    elif stage.party == 1:
+        result = yield from _position_1(stage, second, seeds)
+    else:
+        result = yield from _position_2(stage, shape, seeds)
+    return result
+
+
+def _position_0(
+    stage: ComputeStage, held: RowParts, seeds: Mapping[int, bytes]
+) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
+    shape = held.shape
+    order = random_order(seeds[1], shape.count)
+    before = held.plus(shape.mask(seeds[1], "z"))
+    onward = before.permuted(order.take(random_order(seeds[0], shape.count))).plus(shape.mask(seeds[0], "z"))
+    yield from stage.exchange("shuffle-1", to_next=onward.body())
+    # Position 1 says when it is there, so that no party runs far ahead of another.
+    yield from stage.exchange("shuffle-2", expect_next=len(_READY))
+    out = shape.mask(seeds[0], "out"), shape.mask(seeds[1], "out")
+    return out, [TagCheck(2, (before,), order), TagCheck(1, out), TagCheck(2, out)]
+
+
+def _position_1(
+    stage: ComputeStage, held: RowParts, seeds: Mapping[int, bytes]
+) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
+    shape = held.shape
+    ahead = held.minus(shape.mask(seeds[1], "z")).permuted(random_order(seeds[1], shape.count))
+    inbound = yield from stage.exchange("shuffle-1", to_next=ahead.body(), expect_prev=shape.size)
+    half = shape.read(inbound.from_prev)
+    own = shape.mask(seeds[1], "out")
+    part = half.permuted(random_order(seeds[2], shape.count)).minus(own)
+    inbound = yield from stage.exchange("shuffle-2", to_prev=_READY, to_next=part.body(), expect_next=shape.size)
+    common = part.plus(shape.read(inbound.from_next))
+    return (own, common), [TagCheck(2, (half,)), TagCheck(0, (common,), negative=True)]
+
+
+def _position_2(
+    stage: ComputeStage, shape: RowShape, seeds: Mapping[int, bytes]
+) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
+    inbound = yield from stage.exchange("shuffle-1", expect_prev=shape.size)
+    received = shape.read(inbound.from_prev)
+    half = received.permuted(random_order(seeds[0], shape.count)).minus(shape.mask(seeds[0], "z"))
+    own = shape.mask(seeds[0], "out")
+    part = half.permuted(random_order(seeds[2], shape.count)).minus(own)
+    inbound = yield from stage.exchange("shuffle-2", to_prev=part.body(), expect_prev=shape.size)
+    common = part.plus(shape.read(inbound.from_prev))
+    checks = [
+        TagCheck(0, (received,), negative=True),
+        TagCheck(1, (half,), negative=True),
+        TagCheck(0, (common,), negative=True),
+    ]
+    return (common, own), checks
