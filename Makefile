@@ -51,8 +51,8 @@ lock: ## resolve requirements.in again into requirements.lock (all platforms, Py
 vectors: $(READY) ## write the test vectors again
 	@$(BIN)/python tests/vectors/make_vectors.py
 
-bench: $(READY) ## measure bytes, rounds and seconds, as JSON
-	@$(BIN)/python tests/benchmarks/bench_core.py
+bench: $(READY) ## measure the engine: three processes, W1 to W7 (ARGS="--only W1,W2 --link 80ms:300mbit")
+	@$(BIN)/python tests/benchmarks/engine_bench/run.py $(ARGS)
 
 adversary: $(READY) ## attack every message of every protocol, in every position (ARGS="--program flow")
 	@$(BIN)/python tests/adversary/run_matrix.py --out var/adversary.json $(ARGS)

@@ -9,6 +9,7 @@ tree over w bits takes 2 (w - 1) - ceil(log2 w) ANDs and ceil(log2 w) steps, and
 | x < c, x <= c, x > c, x >= c (c public) | 2 w - 2 - ceil(log2 w) | ceil(log2 w) | 26 | 57 | 88 | 120 |
 | x = y, x = c | w - 1 | ceil(log2 w) | 15 | 31 | 47 | 63 |
 | bit w - 1 of an arithmetic share (w >= 3) | 4 w - 9 - ceil(log2 (w - 2)) | 2 + ceil(log2 (w - 2)) | 51 | 114 | 177 | 241 |
+| arithmetic share = 0 (w >= 3) | 3 w - 4 | 2 + ceil(log2 w) | 44 | 92 | 140 | 188 |
 | lowest w bits of an arithmetic share | w - 1 + w - 2 + prefix nodes | 2 + ceil(log2 (w - 2)) | 66 | 174 | 286 | 426 |
 
 Each AND costs 1 bit per party (8 bytes per 64 values). Rounds: the depth. Security and leakage: those of AND.
@@ -44,6 +45,7 @@ __all__ = [
     "flip_sign",
     "greater_equal_public",
     "greater_public",
+    "is_zero",
     "less",
     "less_equal",
     "less_equal_public",
@@ -249,6 +251,30 @@ def wraps(share: RingVector) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, Bool
 def negative(share: RingVector) -> Circuit[BooleanPlanes, BooleanPlanes]:
     """Return whether the signed value is below 0: the top bit. x < y over bounded values is `negative(x - y)`."""
     result = yield from most_significant_bit(share, 64)
+    return result
+
+
+def is_zero(share: RingVector, width: int = 64) -> Circuit[BooleanPlanes, BooleanPlanes]:
+    """Return whether the value mod 2^width is 0, as a share of width 1; x = y over shares is `is_zero(x - y)`.
+
+    The components are added with carries saved, value = s + t; and s + t = 2 (s | t) - (s ^ t) for any s and t, so the value is 0
+    if and only if 2 (s | t) = s ^ t mod 2^w, bit by bit: no carry has to travel.
+
+    ANDs: 3 w - 4 for w >= 3 (carry save, OR, equality).  Depth: 2 + ceil(log2 w).
+    """
+    _check_width(width)
+    sums, carries = yield from _carry_save(share, width)
+    if width == 1:
+        return invert(sums)
+    if width == 2:
+        result = yield from _all_ones(invert(concat([sums.plane(0), xor(sums.plane(1), carries.plane(0))])))
+        return result
+    # Bits of s | 2c below the top one: bit 0 of 2c is 0, so there it is bit 0 of s.
+    addend, other = sums[1 : width - 1], carries[: width - 2]
+    (both,) = yield [(addend, other)]
+    either = concat([sums.plane(0), xor(xor(addend, other), both)])
+    different = xor(xor(sums[1:], carries), either)
+    result = yield from _all_ones(invert(concat([sums.plane(0), different])))
     return result
 
 

@@ -1,0 +1,143 @@
+"""`make bench`: three operators, real processes, real links; writes `var/bench/engine.json`.
+
+```
+python tests/benchmarks/engine_bench/run.py [--only W1,W2] [--n 10000] [--repeat 5] [--link 80ms:300mbit]
+                                            [--security active] [--backend numpy] [--out FILE]
+```
+Each workload is run once to warm up and then `--repeat` times; `seconds` is the median. Every run's result is compared with
+the plaintext at all three parties. `engine.json` holds one line per workload, security and backend; `engine-runs.json` every
+single time, with the machine it was measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from mpc_ops.errors import ComityError
+from mpc_ops.kernels import calls
+from mpc_ops.transport.profile import parse_profile
+from tests.benchmarks.engine_bench.cluster import Cluster, ClusterError, Run
+from tests.benchmarks.engine_bench.workloads import WORKLOADS, lookup
+
+ROOT = Path(__file__).resolve().parents[3]
+BENCH = ROOT / "var" / "bench"
+SECURITIES = ("passive", "active")
+
+
+def backends() -> tuple[str, ...]:
+    """What this installation can run."""
+    return ("compiled", "numpy") if calls.PRESENT else ("numpy",)
+
+
+def record(name: str, count: int, security: str, backend: str, *, runs: list[Run], link: str | None) -> dict[str, Any]:
+    """One line of engine.json."""
+    work = lookup(name)
+    out: dict[str, Any] = {
+        "workload": name.partition("/")[0],
+        "n": count,
+        "key_bits": work.key_bits,
+        "security": security,
+        "backend": backend,
+        "seconds": round(statistics.median(run.seconds for run in runs), 4),
+        "bytes_per_party": max(run.bytes_per_party for run in runs),
+        "rounds": runs[0].rounds,
+        "peak_mb": round(max(run.peak_mb for run in runs), 1),
+    }
+    if link:
+        out["link"] = link
+    return out
+
+
+def measure(
+    names: list[str], securities: list[str], chosen: list[str], *, count: int | None, repeat: int, link: str | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Run everything; return (lines of engine.json, lines with every single time)."""
+    lines, details = [], []
+    for backend in chosen:
+        with Cluster(BENCH, backend=backend, link=link) as cluster:
+            for name in names:
+                for security in securities:
+                    rows = count or lookup(name).rows
+                    runs = [cluster.run(name, rows, security) for _ in range(repeat + 1)][1:]
+                    line = record(name, rows, security, cluster.backend, runs=runs, link=link)
+                    lines.append(line)
+                    details.append(
+                        {
+                            **line,
+                            "all_seconds": [round(run.seconds, 4) for run in runs],
+                            "cpu_seconds": round(statistics.median(run.cpu_seconds for run in runs), 4),
+                            "payload_bytes": max(run.payload_bytes for run in runs),
+                        }
+                    )
+                    print(json.dumps(line), flush=True)
+    return lines, details
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    models = {line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+              if line.startswith("model name")}  # fmt: skip
+    return {
+        "cpu": sorted(models),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+    }
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, for example W1,W2")
+    parser.add_argument("--n", type=int, help="rows of every workload; usually each its own")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--link", help="simulated network, for example 80ms:300mbit")
+    parser.add_argument("--security", choices=SECURITIES, help="only one; usually both")
+    parser.add_argument("--backend", choices=("compiled", "numpy"), help="only one; usually all that there are")
+    parser.add_argument("--out", type=Path, default=BENCH / "engine.json")
+    chosen = parser.parse_args(arguments)
+    if chosen.repeat < 1 or (chosen.n is not None and chosen.n < 1):
+        parser.error("--n and --repeat are at least 1")
+    if chosen.link:
+        parse_profile(chosen.link)
+    return chosen
+
+
+def selected(only: str) -> list[str]:
+    """Workloads by name or by name and variant: `W4` stands for `W4/32` and `W4/64`."""
+    out: list[str] = []
+    for wanted in only.split(","):
+        found = [name for name in WORKLOADS if wanted in (name, name.partition("/")[0])]
+        out += found or [lookup(wanted).name]
+    return list(dict.fromkeys(out))
+
+
+def main() -> int:
+    try:
+        chosen = options()
+        lines, details = measure(
+            selected(chosen.only),
+            [chosen.security] if chosen.security else list(SECURITIES),
+            [chosen.backend] if chosen.backend else list(backends()),
+            count=chosen.n, repeat=chosen.repeat, link=chosen.link,
+        )  # fmt: skip
+    except (ClusterError, ComityError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+    runs = chosen.out.with_name(f"{chosen.out.stem}-runs.json")
+    runs.write_text(json.dumps({"machine": machine(), "runs": details}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

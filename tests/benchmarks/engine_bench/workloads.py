@@ -1,0 +1,217 @@
+"""The workloads: plaintext columns, their sharing, the protocol, the plaintext answer.
+
+Every workload is a small function over a `Flow`, so the same code runs passively and actively. Inputs are already shared when
+the clock starts, except in W7, which measures the sharing too; outputs are opened to all three before it stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mpc_ops.protocol.boolean import Circuit, evaluate
+from mpc_ops.protocol.compare import is_zero, negative
+from mpc_ops.protocol.counts import popcount
+from mpc_ops.protocol.flow import Flow
+from mpc_ops.protocol.own_input import input_of_all
+from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.products import multiply
+from mpc_ops.protocol.shares import BooleanPlanes, RingVector, and_public, boolean_of, ring_of
+from mpc_ops.ring import RingArray
+from mpc_ops.ring.planes import tail_mask, to_planes
+
+__all__ = ["WORKLOADS", "Column", "Workload", "lookup", "share_of"]
+
+Plain = Mapping[str, RingArray]
+Shares = Mapping[str, Any]
+Answer = list[RingArray]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A plaintext column and how it is shared.
+
+    Attributes:
+        values: shape (n,), uint64.
+        width: 0 for shares over Z_2^64, else Boolean shares of that many bits.
+        secret: False for columns that each owner (position) knows in the clear: nothing is shared beforehand.
+    """
+
+    values: RingArray
+    width: int = 0
+    secret: bool = True
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One workload.
+
+    Attributes:
+        name: as in the tables, for example `W1`.
+        title: what it does.
+        rows: usual size.
+        key_bits: width of the keys or values.
+        columns: plaintext columns for n rows, from a seeded generator.
+        program: the protocol; returns opened values.
+        answer: the same from the plaintext.
+        checks: how opened values are compared; equal arrays by default.
+    """
+
+    name: str
+    title: str
+    rows: int
+    key_bits: int
+    columns: Callable[[int, np.random.Generator], dict[str, Column]]
+    program: Callable[[Flow, Shares], Steps[Answer]]
+    answer: Callable[[Plain], Answer]
+    aliases: Sequence[str] = field(default=())
+
+
+def share_of(columns: Mapping[str, Column], flow: Flow, parts: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Return this position's shares, of the flow's kind, from its two components of every column."""
+    out: dict[str, Any] = {}
+    for name, column in columns.items():
+        first, second = parts[name]
+        if not column.secret:
+            out[name] = first
+        elif column.width:
+            out[name] = boolean_of(flow.stage, len(column.values), first, second)
+        else:
+            out[name] = ring_of(flow.stage, first, second)
+    return out
+
+
+def _uniform(rng: np.random.Generator, count: int, bits: int) -> RingArray:
+    return rng.integers(0, 1 << bits, count, dtype=np.uint64)
+
+
+def _total(share: RingVector) -> RingVector:
+    """The share of the sum of all lanes, shape (1,)."""
+    return ring_of(share, share.first.sum(keepdims=True), share.second.sum(keepdims=True))
+
+
+def _count(bit: BooleanPlanes) -> Circuit[BooleanPlanes, BooleanPlanes]:
+    """The number of set bits of one plane."""
+    words = bit.first.shape[1]
+    mask = np.full((1, words), 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
+    mask[0, -1] = tail_mask(bit.count)
+    used = and_public(bit, mask)
+    whole = boolean_of_like(used, 64 * words)
+    result = yield from popcount(whole)
+    return result
+
+
+def boolean_of_like(share: BooleanPlanes, count: int) -> BooleanPlanes:
+    """The same planes as a share of more values (the tail is zero)."""
+    return type(share)(share.session, share.party, count, share.first, share.second)
+
+
+# -------------------------------------------------------------------------------------------------- W1: products
+
+
+def _pairs(bits: int) -> Callable[[int, np.random.Generator], dict[str, Column]]:
+    def columns(count: int, rng: np.random.Generator) -> dict[str, Column]:
+        return {"x": Column(_uniform(rng, count, bits)), "y": Column(_uniform(rng, count, bits))}
+
+    return columns
+
+
+def multiply_and_sum(flow: Flow, shares: Shares) -> Steps[Answer]:
+    product = yield from multiply(flow.stage, shares["x"], shares["y"])
+    result = yield from flow.open([_total(product)])
+    return result
+
+
+# ------------------------------------------------------------------------- W2, W3: comparisons of shares over Z_2^64
+
+
+def _close_pairs(count: int, rng: np.random.Generator) -> dict[str, Column]:
+    """Pairs of which a third are equal."""
+    x, y = _uniform(rng, count, 63), _uniform(rng, count, 63)
+    same = rng.random(count) < 1 / 3
+    return {"x": Column(x), "y": Column(np.where(same, x, y))}
+
+
+def less_and_count(flow: Flow, shares: Shares) -> Steps[Answer]:
+    def circuit() -> Circuit[BooleanPlanes, BooleanPlanes]:
+        bit = yield from negative(shares["x"].minus(shares["y"]))
+        result = yield from _count(bit)
+        return result
+
+    counts = yield from evaluate(flow.stage, "less", [circuit()])
+    result = yield from flow.open(counts)
+    return result
+
+
+def equal_and_count(flow: Flow, shares: Shares) -> Steps[Answer]:
+    def circuit() -> Circuit[BooleanPlanes, BooleanPlanes]:
+        bit = yield from is_zero(shares["x"].minus(shares["y"]))
+        result = yield from _count(bit)
+        return result
+
+    counts = yield from evaluate(flow.stage, "equal", [circuit()])
+    result = yield from flow.open(counts)
+    return result
+
+
+# ---------------------------------------------------------------------------------------- W7: inputs of three owners
+
+
+def _owned(count: int, rng: np.random.Generator) -> dict[str, Column]:
+    return {f"owner{place}": Column(_uniform(rng, len(part), 64), secret=False)
+            for place, part in enumerate(np.array_split(np.empty(count, dtype=np.bool_), 3))}  # fmt: skip
+
+
+def share_and_sum(flow: Flow, shares: Shares) -> Steps[Answer]:
+    counts = [len(shares[f"owner{place}"]) for place in range(3)]
+    given = yield from input_of_all(flow.stage, shares[f"owner{flow.stage.party}"], counts)
+    total = _total(given[0]).plus(_total(given[1])).plus(_total(given[2]))
+    result = yield from flow.open([total])
+    return result
+
+
+def _sum(*names: str) -> Callable[[Plain], Answer]:
+    return lambda plain: [np.array([sum(int(plain[name].sum()) for name in names) % (1 << 64)], dtype=np.uint64)]
+
+
+WORKLOADS: dict[str, Workload] = {
+    work.name: work
+    for work in (
+        Workload(
+            "W1", "multiply pairs, open the sum", 1_000_000, 64, _pairs(64), multiply_and_sum,
+            lambda plain: [(plain["x"] * plain["y"]).sum(keepdims=True)],
+        ),
+        Workload(
+            "W2", "less-than of pairs, open the count", 1_000_000, 64, _pairs(63), less_and_count,
+            lambda plain: [np.array([(plain["x"] < plain["y"]).sum()], dtype=np.uint64)],
+        ),
+        Workload(
+            "W3", "equality of pairs, open the count", 1_000_000, 64, _close_pairs, equal_and_count,
+            lambda plain: [np.array([(plain["x"] == plain["y"]).sum()], dtype=np.uint64)],
+        ),
+        Workload(
+            "W7", "share, sum and open values of three owners", 10_000_000, 64, _owned, share_and_sum,
+            _sum("owner0", "owner1", "owner2"),
+        ),
+    )
+}  # fmt: skip
+
+
+def lookup(name: str) -> Workload:
+    """Return a workload by its key in WORKLOADS."""
+    if name not in WORKLOADS:
+        raise SystemExit(f"there is no workload {name}; there are {', '.join(WORKLOADS)}")
+    return WORKLOADS[name]
+
+
+def components(column: Column, rng: np.random.Generator, position: int) -> tuple[Any, Any]:
+    """Return the two components of a position, from a generator that all three seed alike."""
+    if not column.secret:
+        return column.values, None
+    plain = to_planes(column.values, column.width) if column.width else column.values
+    parts = [rng.integers(0, 1 << 64, plain.shape, dtype=np.uint64) for _ in range(2)]
+    parts.append(plain ^ parts[0] ^ parts[1] if column.width else plain - parts[0] - parts[1])
+    return parts[position], parts[(position + 1) % 3]
