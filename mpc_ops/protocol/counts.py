@@ -30,7 +30,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.boolean import Circuit
 from mpc_ops.protocol.rows import pick_rows, stack_columns
 from mpc_ops.protocol.shares import BooleanPlanes, concat, public_like, xor
-from mpc_ops.ring.planes import WORD_BITS, PlaneArray, from_planes, public_planes, to_planes, words_for
+from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, public_planes, to_planes, words_for
 
 __all__ = [
     "Bits",
@@ -46,6 +46,7 @@ __all__ = [
     "log2_up",
     "popcount",
     "popcount_cost",
+    "seated",
     "side_by_side",
     "spread",
     "stacked",
@@ -116,6 +117,21 @@ def spread(bit: Bits, words: int) -> Bits:
         return np.ascontiguousarray(np.broadcast_to(lanes, (bit.count, words)))
 
     return replace(bit, count=WORD_BITS * words, first=full(bit.first), second=full(bit.second))
+
+
+def seated(column: Bits, seats: NDArray[np.int64]) -> Bits:
+    """Return plane t of lane i as lane `seats[t, i]` of the one plane of `column`; no message."""
+
+    def planes(source: PlaneArray) -> PlaneArray:
+        lanes = from_planes(source, column.count)
+        parts = []
+        for low in range(0, len(seats), MAX_WIDTH):
+            some = seats[low : low + MAX_WIDTH]
+            shifts = np.arange(len(some), dtype=np.uint64)[:, None]
+            parts.append(to_planes(np.bitwise_or.reduce(lanes[some] << shifts, axis=0), len(some)))
+        return np.concatenate(parts)
+
+    return replace(column, count=seats.shape[1], first=planes(column.first), second=planes(column.second))
 
 
 def lane_parity(share: Bits, size: int) -> Bits:

@@ -6,16 +6,14 @@ More lanes fall into groups of 64 whose winners are compared in turn, at most 32
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.protocol.boolean import Circuit
 from mpc_ops.protocol.compare import equal_public, less_equal
-from mpc_ops.protocol.counts import Bits, Cost, lane_parity, log2_up, stacked, take
+from mpc_ops.protocol.counts import Bits, Cost, lane_parity, log2_up, seated, stacked, take
 from mpc_ops.protocol.shares import concat, invert, public_like
-from mpc_ops.ring.planes import from_planes, public_planes, to_planes, words_for
+from mpc_ops.ring.planes import public_planes, words_for
 
 __all__ = ["first_smallest", "first_smallest_cost"]
 
@@ -36,7 +34,7 @@ def first_smallest(keys: Bits) -> Circuit[Bits, Bits]:
     no_later = yield from less_equal(take(keys, pairs[0]), take(keys, pairs[1]))
     ones = public_like(take(no_later, np.zeros(1, dtype=np.int64)), public_planes(1, 1, 1))
     column = stacked([no_later, invert(no_later), ones])
-    beats = _seated(column, seats)
+    beats = seated(column, seats)
     winner = yield from equal_public(beats, np.full(beats.first.shape, 0xFFFFFFFFFFFFFFFF, dtype=np.uint64))
     if count <= _GROUP:
         return winner
@@ -44,17 +42,6 @@ def first_smallest(keys: Bits) -> Circuit[Bits, Bits]:
     best = yield from first_smallest(lane_parity(held, _GROUP))
     (result,) = yield [(winner, take(best, np.arange(count, dtype=np.int64) // _GROUP))]
     return result
-
-
-def _seated(column: Bits, seats: NDArray[np.int64]) -> Bits:
-    """Return plane t of lane i as lane `seats[t, i]` of the one plane of `column`; at most 64 planes, no message."""
-    shifts = np.arange(len(seats), dtype=np.uint64)[:, None]
-
-    def planes(source: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        lanes = from_planes(source, column.count)[seats]
-        return to_planes(np.bitwise_or.reduce(lanes << shifts, axis=0), len(seats))
-
-    return replace(column, count=seats.shape[1], first=planes(column.first), second=planes(column.second))
 
 
 def _planes(bit: Bits, width: int) -> Bits:
