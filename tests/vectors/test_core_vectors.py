@@ -44,10 +44,11 @@ def hkdf(key, info):
     return hmac.digest(extracted, info + b"\1", "sha256")
 
 
-def ctr(key, size):
-    """SP 800-38A CTR from counter 0, block by block."""
+def ctr(key, size, start=0):
+    """SP 800-38A CTR from a counter, block by block."""
     blocks = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305 - the building block of CTR
-    return b"".join(blocks.update(number.to_bytes(16, "big")) for number in range(size // 16 + 1))[:size]
+    numbers = range(start, start + size // 16 + 1)
+    return b"".join(blocks.update((number % (1 << 128)).to_bytes(16, "big")) for number in numbers)[:size]
 
 
 def test_derivation_is_hkdf_sha_256():
