@@ -36,9 +36,10 @@ from mpc_ops.protocol.shuffle_tags import TagLog, add_tags
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage
 from mpc_ops.ring import LANE_BYTES, RingArray
 
-__all__ = ["compact", "move_to", "partition", "shuffle", "shuffle_in_stage"]
+__all__ = ["compact", "move_numbered", "move_to", "partition", "shuffle", "shuffle_in_stage"]
 
 _PLACE = "(place)"
+_NUMBER = "(row number)"
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
@@ -144,13 +145,55 @@ def move_to(flow: Flow, rows: Rows, places: RingVector) -> Steps[Rows]:
         LocalProtocolError: TABLE_INVALID for another number of places, or a column named "(place)"; SHARE_FOREIGN.
         Abort: PLACES_INVALID if what was opened is no permutation; what the opening raises.
     """
-    if places.count != rows.count or _PLACE in rows.columns:
+    if places.count != rows.count:
         raise LocalProtocolError("TABLE_INVALID", "a place per row is wanted", expected=rows.count, got=places.count)
     if rows.count == 0:
         return rows
-    skip = LANE_BYTES - max(1, -(-(rows.count - 1).bit_length() // 8))
-    # Multiples of 2^(8 skip): the low bytes of all components are 0 and need not travel.
-    scaled = times_public(places, np.full(rows.count, 1 << 8 * skip, dtype=np.uint64))
+    result = yield from _move_scaled(flow, rows, _scaled(places))
+    return result
+
+
+def move_numbered(flow: Flow, rows: Rows, numbers: BooleanPlanes, places: RingVector) -> Steps[Rows]:
+    """Return the rows in a secret order that is known by numbers: row numbers[j] goes to place places[j].
+
+    Run by: all three parties, in lock-step.
+
+    Args:
+        flow: the openings end its present stage and the next one.
+        rows: n rows in their original order.
+        numbers: share of a permutation of 0 .. n - 1.
+        places: share of a permutation of 0 .. n - 1, in the same order as `numbers`.
+
+    Rounds, bytes: those of `shuffle` of numbers and places (these in b bytes, as in `move_to`), of the opening of the numbers, and of
+        `move_to`.  Security, errors: as `move_to`.
+    Leaks: nothing but n: both openings are uniformly random permutations.
+    """
+    if not places.count == numbers.count == rows.count:
+        raise LocalProtocolError("TABLE_INVALID", "a number and a place per row", expected=rows.count, got=places.count)
+    if rows.count == 0:
+        return rows
+    pairs = Rows({_NUMBER: numbers, _PLACE: _scaled(places)})
+    pairs = yield from shuffle_in_stage(flow.stage, pairs, {_PLACE: _skip(rows.count)})
+    (opened,) = yield from flow.open([pairs.bits(_NUMBER)])
+    home = pairs.select([_PLACE]).pick(_inverse(opened, rows.count))
+    result = yield from _move_scaled(flow, rows, home.ring(_PLACE))
+    return result
+
+
+def _skip(count: int) -> int:
+    """Return how many bytes of a place among `count` rows are not needed."""
+    return LANE_BYTES - max(1, -(-(count - 1).bit_length() // 8))
+
+
+def _scaled(places: RingVector) -> RingVector:
+    """Return multiples of 2^(8 skip): the low bytes of all components are 0 and need not travel."""
+    return times_public(places, np.full(places.count, 1 << 8 * _skip(places.count), dtype=np.uint64))
+
+
+def _move_scaled(flow: Flow, rows: Rows, scaled: RingVector) -> Steps[Rows]:
+    if _PLACE in rows.columns:
+        raise LocalProtocolError("TABLE_INVALID", "a column has a name that is reserved", got=_PLACE)
+    skip = _skip(rows.count)
     shuffled = yield from shuffle_in_stage(flow.stage, rows.plus({_PLACE: scaled}), {_PLACE: skip})
     (opened,) = yield from flow.open([shuffled.ring(_PLACE)])
     return shuffled.without(_PLACE).pick(_inverse(opened >> np.uint64(8 * skip), rows.count))

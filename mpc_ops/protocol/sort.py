@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from mpc_ops.protocol.flow import Flow
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.sort_keys import SortKey, check_keys
+from mpc_ops.protocol.sort_keys import SortKey, check_keys, key_width
 from mpc_ops.protocol.sort_quick import quick_sort
+from mpc_ops.protocol.sort_radix import radix_sort
 
-__all__ = ["SortKey", "sort"]
+__all__ = ["RADIX_BITS", "SortKey", "sort"]
+
+RADIX_BITS = 8
 
 
 def sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], *, pivots: int = 1) -> Steps[Rows]:
@@ -21,5 +24,8 @@ def sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], *, pivots: int = 1) ->
     check_keys(rows, keys)
     if rows.count < 2:
         return rows
-    result = yield from quick_sort(flow, rows, keys, pivots)
+    if key_width(rows, keys) <= RADIX_BITS:
+        result = yield from radix_sort(flow, rows, keys)
+    else:
+        result = yield from quick_sort(flow, rows, keys, pivots)
     return result
