@@ -30,12 +30,14 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from mpc_ops.errors import Abort, PeerProtocolError
 from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, Side, cross_gates, fold_gates, pad_words
+from mpc_ops.protocol.blame import ProofAddress
 from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.stage import ActiveStage, GateLog
 from mpc_ops.randomness import ContextItem, encode_context, expand
@@ -46,11 +48,9 @@ __all__ = [
     "AndLog",
     "AndProof",
     "AndProver",
-    "Attribution",
     "FinalValues",
     "LeftVerifier",
     "RightVerifier",
-    "attribute",
     "proof_bytes",
     "proof_rounds",
     "values_fit",
@@ -301,24 +301,6 @@ def values_fit(left: FinalValues, right: FinalValues, field: PrimeField) -> bool
     return fits and (left.side * right.side - left.claim - right.claim) % field.p == 0
 
 
-Attribution: TypeAlias = Literal["left", "right", "prover", "nobody"]
-
-
-def attribute(
-    stated: tuple[FinalValues, FinalValues], left: FinalValues, right: FinalValues, field: PrimeField
-) -> Attribution:
-    """Return whom a failed check points at, from the prover's statement and the verifiers' (signed) values.
-
-    `left` and `right` mean the *pair* of the prover and that verifier: one of the two lies and it cannot be told which.
-    `prover` is proven only if all six kinds of value agree and the checks fail; comparing fewer would frame honest provers.
-    """
-    if stated[0] != left:
-        return "left"
-    if stated[1] != right:
-        return "right"
-    return "nobody" if values_fit(left, right, field) else "prover"
-
-
 def proof_rounds(words: int, layout: BlockLayout = PUBLIC_LAYOUT) -> int:
     """Return the rounds of a batch of that many gate words, FLUSH included and ACCEPT not."""
     return 2 * len(layout.levels(words)[0]) + 2
@@ -341,6 +323,20 @@ def _decode(message: Body, count: int, field: PrimeField, ids: dict[str, object]
     if bool(np.any(values >= np.uint64(field.p))):
         raise PeerProtocolError("FIELD_RANGE", "a field element is not in canonical form", ids=ids)
     return values
+
+
+def _read_final(message: Body, proof: AndProof, ids: dict[str, object]) -> FinalValues:
+    side, claim, *differences = _decode(message, 2 + proof.levels, proof.field, ids).tolist()
+    return FinalValues(side, claim, tuple(differences))
+
+
+def _pass(proof: AndProof, left: bytes, right: bytes) -> bool:
+    return values_fit(_read_final(left, proof, {}), _read_final(right, proof, {}), proof.field)
+
+
+def _answer(prover: AndProver, coin: bytes) -> tuple[bytes, bytes]:
+    left, right = prover.statement(coin)
+    return _encode(left.elements()), _encode(right.elements())
 
 
 class AndLog(GateLog):
@@ -408,6 +404,7 @@ class AndLog(GateLog):
                 yield from self._coins(batch, level - 1, prover, left, right)
             yield from self._shares(batch, level, prover, left)
             right.take()
+        stage.disputes.prove(self._address(batch, stage.party), partial(_answer, prover))
         yield from self._exchange(batch, left, right)
 
     def make_prover(self, proof: AndProof, left: Side, right: Side) -> AndProver:
@@ -455,36 +452,25 @@ class AndLog(GateLog):
     def _exchange(self, batch: int, left: LeftVerifier, right: RightVerifier) -> Steps[None]:
         """Compare with the other verifier of each neighbour's proof: that of the next party's is the previous party."""
         stage, last = self.stage, left.proof.levels - 1
-        mine = [
-            verifier.final(stage.coin(batch, self.kind, verifier.proof.prover, str(last))) for verifier in (left, right)
-        ]
+        coins = [stage.coin(batch, self.kind, verifier.proof.prover, str(last)) for verifier in (left, right)]
+        said = [_encode(verifier.final(coin).elements()) for verifier, coin in zip((left, right), coins, strict=True)]
         size = _WORD_BYTES * (3 + last)
         inbound = yield from stage.exchange(
-            f"and{batch}/exchange",
-            to_prev=_encode(mine[0].elements()),
-            to_next=_encode(mine[1].elements()),
-            expect_prev=size,
-            expect_next=size,
+            f"and{batch}/exchange", to_prev=said[0], to_next=said[1], expect_prev=size, expect_next=size
         )
-        others = [
-            self._final(inbound.from_prev, left.proof, stage.party - 1),
-            self._final(inbound.from_next, right.proof, stage.party + 1),
-        ]
-        self._judge(batch, left.proof, mine[0], others[0])
-        self._judge(batch, right.proof, others[1], mine[1])
-
-    def _final(self, message: Body, proof: AndProof, sender: int) -> FinalValues:
-        side, claim, *differences = _decode(message, 2 + proof.levels, proof.field, self._peer(sender)).tolist()
-        return FinalValues(side, claim, tuple(differences))
-
-    def _judge(self, batch: int, proof: AndProof, left: FinalValues, right: FinalValues) -> None:
-        if not values_fit(left, right, proof.field):
-            raise Abort(
-                "PROOF_REJECTED",
-                "a proof of AND gates does not hold",
-                ids={**self.stage.ids(), "batch": batch, "prover": self.stage.terms.members[proof.prover]},
-                hint="The prover or one of its verifiers deviated; nothing was opened",
+        heard = inbound.from_prev, inbound.from_next
+        for turn, proof in enumerate((left.proof, right.proof)):
+            _read_final(heard[turn], proof, self._peer(stage.party + 2 * turn - 1))
+            stage.disputes.verify(
+                self._address(batch, proof.prover),
+                (said[turn], heard[turn]),
+                coins[turn],
+                partial(_pass, proof),
+                {**stage.ids(), "batch": batch, "prover": stage.terms.members[proof.prover]},
             )
+
+    def _address(self, batch: int, prover: int) -> ProofAddress:
+        return ProofAddress(self.stage.name, batch, self.kind, 0, prover)
 
     def _peer(self, party: int) -> dict[str, object]:
         return {**self.stage.ids(), "peer": self.stage.terms.members[party % 3]}

@@ -24,12 +24,11 @@ Leaks: number of terms and outputs.
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from mpc_ops.errors import Abort
+from mpc_ops.protocol.blame import ProofAddress
 from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.ring_claim import check_bound
 from mpc_ops.protocol.ring_roles import (
@@ -47,7 +46,7 @@ from mpc_ops.randomness import SEED_BYTES
 from mpc_ops.ring import wide
 from mpc_ops.ring.wide import Wide
 
-__all__ = ["Verdict", "judge", "passes", "proof_bytes", "prove_batch"]
+__all__ = ["passes", "proof_bytes", "prove_batch"]
 
 
 def passes(place: Place, left: Body, right: Body) -> bool:
@@ -72,33 +71,6 @@ def passes(place: Place, left: Body, right: Body) -> bool:
     rest = sums[2 * repetitions :]
     found = Wide(np.concatenate([differences.low, rest.low]), np.concatenate([differences.high, rest.high]))
     return wide.equal(params.claim(found), zero)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whom a failed proof names: one party that certainly deviated, or a pair of which one did. Empty: nothing failed."""
-
-    parties: tuple[int, ...]
-
-
-def judge(place: Place, left: bytes, right: bytes, statement: tuple[bytes, bytes]) -> Verdict:
-    """Name who deviated in a failed proof, from three signed statements; no input is disclosed (protocols.md 7).
-
-    A difference on a left value names {P_i, L}, on a right value {P_i, R}; only if both agree in every value and the check
-    fails did P_i cheat. Comparing fewer values would let a lying verifier frame an honest prover.
-
-    Args:
-        place: where.
-        left: L's opening, as it sent it.
-        right: R's opening.
-        statement: the prover's account of both.
-    """
-    prover = place.prover
-    if not hmac.compare_digest(left, statement[0]):
-        return Verdict((prover, (prover - 1) % 3))
-    if not hmac.compare_digest(right, statement[1]):
-        return Verdict((prover, (prover + 1) % 3))
-    return Verdict(()) if passes(place, left, right) else Verdict((prover,))
 
 
 def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> Steps[None]:
@@ -136,6 +108,9 @@ def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> 
     right = RightVerifier(before, view, keys.first.prg, coins(before.prover))
     step = f"ring-{group}"
 
+    def address(prover_at: int) -> ProofAddress:
+        return ProofAddress(stage.name, batch, "ring", group, prover_at)
+
     inbound = yield from stage.exchange(
         f"{step}-carries", to_prev=prover.carry_message(), expect_next=after.carry_bytes
     )
@@ -159,30 +134,35 @@ def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> 
                 f"{step}-coin{level}", to_next=left.release(level + 1), expect_prev=SEED_BYTES
             )
             prover.take_coin(level, bytes(inbound.from_prev))
-    yield from _open_and_check(stage, step, left, right, (after, before))
+    stage.disputes.prove(address(party), prover.statement)
+    yield from _open_and_check(stage, (address(after.prover), address(before.prover)), (left, right), (after, before))
 
 
 def _open_and_check(
-    stage: ActiveStage, step: str, left: LeftVerifier, right: RightVerifier, places: tuple[Place, Place]
+    stage: ActiveStage,
+    addresses: tuple[ProofAddress, ProofAddress],
+    verifiers: tuple[LeftVerifier, RightVerifier],
+    places: tuple[Place, Place],
 ) -> Steps[None]:
-    after, before = places
+    (left, right), (after, before) = verifiers, places
     as_left, as_right = left.opening(), right.opening()
     # L of P_{p+1} speaks to its R, which is p - 1; R of P_{p-1} speaks to its L, which is p + 1.
     inbound = yield from stage.exchange(
-        f"{step}-opening",
+        f"{addresses[0].kind}-{addresses[0].group}-opening",
         to_prev=as_left,
         to_next=as_right,
         expect_prev=after.opening_bytes,
         expect_next=before.opening_bytes,
     )
-    for place, one, two in ((after, as_left, inbound.from_prev), (before, inbound.from_next, as_right)):
-        if not passes(place, one, two):
-            raise Abort(
-                "PROOF_REJECTED",
-                "products of a party, or what a verifier said about them, are wrong",
-                ids={**stage.ids(), **place.ids(), "prover": stage.terms.members[place.prover]},
-                hint="The prover or one of its verifiers deviated; nothing was opened",
-            )
+    said, heard = (as_left, as_right), (inbound.from_prev, inbound.from_next)
+    for turn, (place, verifier) in enumerate(((after, left), (before, right))):
+        stage.disputes.verify(
+            addresses[turn],
+            (said[turn], heard[turn]),
+            verifier.last_seed(),
+            partial(passes, place),
+            {**stage.ids(), **place.ids(), "prover": stage.terms.members[place.prover]},
+        )
 
 
 def _place_of(stage: ActiveStage, batch: int, group: int, prover: int, view: RingBatch) -> Place:

@@ -322,12 +322,12 @@ class RingProver:
         self._v.fold(level, [b for _, b in pairs])
 
     def statement(self, last_seed: bytes) -> tuple[bytes, bytes]:
-        """Return what L and R should have said, after a failed proof, to find who deviated (`judge`).
+        """Return what L and R should have said, after a failed proof, to find who deviated (blame.verdict).
 
         All values are masked as they are between L and R, so stating them discloses nothing more.
 
         Args:
-            last_seed: the last level's coin, released for blame only; `judge` recomputes it from the verifiers' key.
+            last_seed: the last level's coin, released for blame only; both verifiers state it.
         """
         if len(self._left_matrices) != self._place.folds or self._q_left is None or not self._u or not self._v:
             raise LocalProtocolError("PROOF_ORDER", "a statement before the last level", ids=self._place.ids())
@@ -462,6 +462,12 @@ class RightVerifier:
             else:
                 opened = side.opened([b for _, b in pairs])
         return shares.message(opened)
+
+    def last_seed(self) -> bytes:
+        """Return the last level's coin, which it has in common with L; for the search after a failed proof."""
+        if len(self._seeds) != self._place.folds + 1:
+            raise LocalProtocolError("PROOF_ORDER", "the last coin before the opening", ids=self._place.ids())
+        return self._seeds[-1]
 
 
 def check_length(data: Body, expected: int, place: Place) -> None:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar, final
 
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
+from mpc_ops.protocol.blame import DisputeBook
 from mpc_ops.protocol.party import Body, Inbound, Round, Steps, together
 from mpc_ops.randomness import ContextItem, PairKeys, derive, encode_context, expand
 from mpc_ops.ring import RingArray
@@ -254,6 +255,8 @@ class ActiveStage(ComputeStage):
         self._flushed = -1
         self._proving = False
         self._coins: set[tuple[ContextItem, ...]] = set()
+        self.disputes = DisputeBook(terms.party)
+        """What this party can state if a proof fails; outlives the keys, and is forgotten when all three accepted."""
 
     # -- computing
 
@@ -431,6 +434,7 @@ class ActiveStage(ComputeStage):
             raise self._order("a stage ends only behind its barrier")
         self._phase, self._token, self._keys = "closed", None, None
         self._coins.clear()
+        self.disputes.wipe()
 
     def wipe(self) -> None:
         """Forget keys, logs and token."""
@@ -505,8 +509,13 @@ class ActiveSession:
         finally:
             self.wipe()
 
+    @property
+    def disputes(self) -> DisputeBook | None:
+        """What can be stated about the present stage's proofs, also after a failed check; None before the first stage."""
+        return None if self._stage is None else self._stage.disputes
+
     def wipe(self) -> None:
-        """Forget keys and logs; the session cannot be used again."""
+        """Forget keys and logs; the session cannot be used again. What a dispute needs stays until the session is dropped."""
         self._keys = None
         if self._stage is not None:
             self._stage.wipe()

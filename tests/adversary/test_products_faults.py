@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,15 +14,20 @@ from mpc_ops.protocol.convert import bits_to_ring
 from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.party import Message
 from mpc_ops.protocol.products import dots, multiply
-from mpc_ops.protocol.proof_ring import Verdict, judge
+from mpc_ops.protocol.proof_ring import passes
 from mpc_ops.protocol.ring_claim import RingParams
 from mpc_ops.protocol.stage import ActiveSession, ActiveStage
 from tests.support.active import run_active, share_bits, share_ring
+from tests.support.blame import judged
 from tests.support.products import Cheater, plus, prove, views
 
 LENGTHS = [1, 1, 30]
 LAST = 1
 """Level of the last matrix of so small a batch."""
+
+
+def named(run) -> tuple[int, ...]:
+    return judged(run.left, run.right, run.statement, partial(passes, run.place)).parties
 
 
 # ------------------------------------------------------------------------------------- one proof: what is caught, who is named
@@ -33,7 +39,7 @@ def test_a_wrong_product_is_rejected_and_its_prover_named(error: int, prover_typ
     wrong = views(np.random.default_rng(1), LENGTHS, bad=2, error=error)
     run = prove(wrong, **({} if prover_type is None else {"prover_type": prover_type}))
     assert not run.passed
-    assert judge(run.place, run.left, run.right, run.statement) == Verdict((0,))
+    assert named(run) == (0,)
 
 
 # Carries and matrices are witnesses: for a right product, an error near the top of the ring (2^127 off the trace) may vanish in
@@ -59,19 +65,19 @@ def test_faults_between_prover_and_left_are_rejected_and_name_the_two(fault: str
     run = prove(views(np.random.default_rng(2), LENGTHS), tamper={name: change})
     assert not run.passed
     # Nobody can tell who altered it, so the prover is never blamed alone for what L says.
-    assert judge(run.place, run.left, run.right, run.statement) == Verdict((0, 2))
+    assert named(run) == (0, 2)
 
 
 @pytest.mark.parametrize("index", range(7))
 def test_a_lying_right_verifier_is_rejected_and_cannot_frame_the_prover(index: int) -> None:
     run = prove(views(np.random.default_rng(3), LENGTHS), tamper={"right": plus(16, index, 1)})
     assert not run.passed
-    assert judge(run.place, run.left, run.right, run.statement) == Verdict((0, 1))
+    assert named(run) == (0, 1)
 
 
 def test_an_honest_proof_blames_nobody() -> None:
     run = prove(views(np.random.default_rng(4), LENGTHS))
-    assert judge(run.place, run.left, run.right, run.statement) == Verdict(())
+    assert named(run) == ()
 
 
 @pytest.mark.parametrize("name", ["weights", "coin0", "digests"])

@@ -15,13 +15,13 @@ from mpc_ops.protocol.proof_and import (
     AndProof,
     AndProver,
     FinalValues,
-    attribute,
     proof_bytes,
     proof_rounds,
     values_fit,
 )
 from mpc_ops.ring.field61 import FIELD_61, P61
 from tests.support.active import SMALL_LAYOUT, Gates, TinyField, Trial
+from tests.support.blame import judged
 
 
 def bit(words, word: int, place: int) -> int:
@@ -115,6 +115,21 @@ def test_the_public_layout_has_the_levels_of_the_design() -> None:
         assert sum(2 * step - 2 for step in lanes) + 3 * last < 2**12  # error below 2^-49 at p = 2^61 - 1
 
 
+NAMES = {"nobody": (), "prover": (0,), "left": (0, 2), "right": (0, 1)}
+
+
+def body(values: FinalValues) -> bytes:
+    return np.array(values.elements(), dtype="<u8").tobytes()
+
+
+def named(stated, left, right) -> tuple[int, ...]:
+    def fits(one: bytes, other: bytes) -> bool:
+        sides = [np.frombuffer(data, dtype="<u8").tolist() for data in (one, other)]
+        return values_fit(*(FinalValues(side, claim, tuple(rest)) for side, claim, *rest in sides), FIELD_61)
+
+    return judged(body(left), body(right), (body(stated[0]), body(stated[1])), fits).parties
+
+
 def test_honest_proofs_are_accepted() -> None:
     for words, layout in (
         (1, PUBLIC_LAYOUT),
@@ -126,7 +141,7 @@ def test_honest_proofs_are_accepted() -> None:
         trial = Trial(Gates.random(words, np.random.default_rng(words)), layout, FIELD_61, random.Random(words))
         assert trial.run()
         assert trial.stated == (trial.left, trial.right)
-        assert attribute(trial.stated, trial.left, trial.right, FIELD_61) == "nobody"
+        assert named(trial.stated, trial.left, trial.right) == NAMES["nobody"]
 
 
 def test_any_wrong_gate_is_rejected_and_proves_the_prover() -> None:
@@ -137,7 +152,7 @@ def test_any_wrong_gate_is_rejected_and_proves_the_prover() -> None:
             gates.z[0][place // 64] ^= np.uint64(1 << (place % 64))
         trial = Trial(gates, SMALL_LAYOUT, FIELD_61, rng)
         assert not trial.run()
-        assert attribute(trial.stated, trial.left, trial.right, FIELD_61) == "prover"
+        assert named(trial.stated, trial.left, trial.right) == NAMES["prover"]
 
 
 def test_every_altered_share_of_r_is_rejected() -> None:
@@ -154,7 +169,7 @@ def test_every_altered_share_of_r_is_rejected() -> None:
 
             trial = Trial(gates, SMALL_LAYOUT, FIELD_61, rng, on_message=alter)
             assert not trial.run()
-            assert attribute(trial.stated, trial.left, trial.right, FIELD_61) == "left"
+            assert named(trial.stated, trial.left, trial.right) == NAMES["left"]
 
 
 def changed(values: FinalValues, place: int) -> FinalValues:
@@ -169,8 +184,8 @@ def test_every_lie_in_the_exchange_is_rejected_and_never_frames_the_prover() -> 
         left, right = changed(trial.left, place), changed(trial.right, place)
         assert not values_fit(left, trial.right, FIELD_61)
         assert not values_fit(trial.left, right, FIELD_61)
-        assert attribute(trial.stated, left, trial.right, FIELD_61) == "left"
-        assert attribute(trial.stated, trial.left, right, FIELD_61) == "right"
+        assert named(trial.stated, left, trial.right) == NAMES["left"]
+        assert named(trial.stated, trial.left, right) == NAMES["right"]
     shorter = FinalValues(trial.right.side, trial.right.claim, trial.right.differences[:-1])
     assert not values_fit(trial.left, shorter, FIELD_61)
 

@@ -1,0 +1,230 @@
+"""After a failed proof: who is named by the three statements. A verifier that lies never frames an honest party alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpc_ops.errors import LocalProtocolError
+from mpc_ops.protocol.blame import Account, ProofRejected, Verdict
+from mpc_ops.protocol.boolean import and_many
+from mpc_ops.protocol.party import Party
+from mpc_ops.protocol.products import RingGateLog, multiply
+from mpc_ops.protocol.proof_and import AndLog
+from mpc_ops.protocol.stage import ActiveSession, ActiveStage
+from tests.support.active import (
+    MEMBERS,
+    Network,
+    corrupt_session,
+    flip,
+    keys_of,
+    share_bits,
+    share_ring,
+    small_proofs,
+    terms_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_layout(monkeypatch):
+    small_proofs(monkeypatch)
+
+
+def one_more(body: bytes) -> bytes:
+    """The first word of a message plus one: for AND gates bit 0 of the first word flips, as the lie below expects an even one."""
+    return ((int.from_bytes(body[:8], "little") ^ 1).to_bytes(8, "little")) + body[8:]
+
+
+class LyingAndLog(AndLog):
+    """Logs the wrong product that was sent, so that the prover's whole account is consistent with its lie."""
+
+    def add(self, x, y, z, r):
+        own = z[0].copy()
+        own[0] ^= np.uint64(1)
+        super().add(x, y, (own, z[1]), r)
+
+
+class LyingRingLog(RingGateLog):
+    def append(self, gates):
+        l_own = gates.l_own.copy()
+        # z_0 ^ 1 is z_0 + 1 or z_0 - 1; the message tells which.
+        l_own[:1] -= np.uint64(1) if self.stage.even else np.uint64((1 << 64) - 1)
+        super().append(replace(gates, l_own=l_own))
+
+
+class LyingStage(ActiveStage):
+    even = True
+
+    def log(self, kind):
+        return super().log({AndLog: LyingAndLog, RingGateLog: LyingRingLog}[kind])
+
+    def exchange(self, step, *, to_prev=b"", to_next=b"", expect_prev=0, expect_next=0):
+        if step in {"gates", "ring-products"}:
+            self.even = bytes(to_prev)[0] % 2 == 0
+            to_prev = one_more(bytes(to_prev))
+        return (
+            yield from super().exchange(
+                step, to_prev=to_prev, to_next=to_next, expect_prev=expect_prev, expect_next=expect_next
+            )
+        )
+
+
+class LyingSession(ActiveSession):
+    stage_type = LyingStage
+
+
+def run(corrupt, wanted=("", ""), seed=1, liar=None):
+    """Run one batch of both kinds of gates; the corrupt party bends its messages of a step, or lies consistently."""
+    rng = random.Random(seed)
+    bits, ring = share_bits(range(64), 6), share_ring(range(8))
+
+    def bend(step, direction, body):
+        return flip(bytes(body), rng) if (step, direction) == wanted else body
+
+    def program(session):
+        stage = session.stage("one")
+        yield from and_many(stage, "gates", [(bits[stage.party], bits[stage.party])])
+        yield from multiply(stage, ring[stage.party], ring[stage.party])
+        yield from stage.barrier()
+        stage.close()
+
+    sessions, parties = [], []
+    for party in range(3):
+        terms = terms_of(party)
+        kind = (liar or corrupt_session(bend)) if party == corrupt else ActiveSession
+        session = kind(terms, keys_of(party))
+        sessions.append(session)
+        parties.append(Party(party, terms.sid, MEMBERS, session.run(program)))
+    out = Network(parties).run()
+    return sessions, out.errors
+
+
+def dispute(sessions, error) -> Verdict:
+    """Let the three parties state what they saw, honestly, and judge."""
+    address = error.address
+    verifiers = [(address.prover + step) % 3 for step in (-1, 1)]
+    claims = {party: sessions[party].disputes.claim(address) for party in verifiers}
+    account = sessions[address.prover].disputes.account(address, claims)
+    verdicts = {sessions[party].disputes.judge(address, claims, account) for party in verifiers}
+    assert len(verdicts) == 1
+    return verdicts.pop()
+
+
+@pytest.mark.parametrize("corrupt", range(3))
+def test_who_made_a_wrong_product_is_proven_to_have_cheated(corrupt):
+    sessions, errors = run(corrupt, liar=LyingSession)
+    found = [error for error in errors.values() if isinstance(error, ProofRejected)]
+    assert found
+    for error in found:
+        assert error.address.prover == corrupt
+        assert dispute(sessions, error).parties == (corrupt,)
+
+
+@pytest.mark.parametrize("corrupt", range(3))
+@pytest.mark.parametrize("step", ["gates", "ring-products"])
+def test_who_sends_another_product_than_it_proves_is_named_with_the_receiver(corrupt, step):
+    sessions, errors = run(corrupt, (step, "prev"))
+    found = [error for error in errors.values() if isinstance(error, ProofRejected)]
+    assert found
+    assert sorted(dispute(sessions, found[0]).parties) == sorted((corrupt, (corrupt - 1) % 3))
+
+
+@pytest.mark.parametrize("corrupt", range(3))
+@pytest.mark.parametrize("step", ["and0/exchange", "ring-0-opening"])
+@pytest.mark.parametrize("direction", ["prev", "next"])
+def test_a_verifier_that_lies_about_a_proof_is_in_the_pair_that_is_named(corrupt, step, direction):
+    sessions, errors = run(corrupt, (step, direction))
+    found = [error for error in errors.values() if isinstance(error, ProofRejected)]
+    assert found
+    for error in found:
+        # It bent the message and states the truth; the other verifier heard something else.
+        parties = dispute(sessions, error).parties
+        assert corrupt in parties
+        assert len(parties) == 2
+
+
+@pytest.mark.parametrize("corrupt", range(3))
+@pytest.mark.parametrize("step", ["and0/share0", "and0/share1", "ring-0-carries", "ring-0-matrix0"])
+def test_a_wrong_message_of_the_prover_names_it(corrupt, step):
+    sessions, errors = run(corrupt, (step, "prev"))
+    found = [error for error in errors.values() if isinstance(error, ProofRejected)]
+    assert found
+    parties = dispute(sessions, found[0]).parties
+    assert corrupt in parties
+
+
+def cheated():
+    sessions, errors = run(0, liar=LyingSession)
+    error = next(error for error in errors.values() if isinstance(error, ProofRejected))
+    address = error.address
+    claims = {party: sessions[party].disputes.claim(address) for party in (1, 2)}
+    account = sessions[0].disputes.account(address, claims)
+    return sessions, address, claims, account
+
+
+def test_lies_in_the_statements_end_in_a_pair_with_the_liar_or_in_nobody():
+    sessions, address, claims, account = cheated()
+    judge = sessions[1].disputes.judge
+    assert judge(address, claims, account).parties == (0,)
+    rng = random.Random(2)
+    for liar, other in ((1, 2), (2, 1)):
+        for field in ("said", "heard", "coin"):
+            lie = replace(claims[liar], **{field: flip(getattr(claims[liar], field), rng)})
+            assert sorted(judge(address, {**claims, liar: lie}, account).parties) == sorted((liar, other))
+    for field, verifier in (("left", 2), ("right", 1)):
+        lie = replace(account, **{field: flip(getattr(account, field), rng)})
+        assert judge(address, claims, lie).parties == (0, verifier)
+    assert judge(address, claims, None).parties == ()
+    assert judge(address, {1: claims[1]}, account).parties == ()
+    assert judge(address, {**claims, 2: claims[1]}, account).parties == ()
+    foreign = Account(replace(address, batch=9), account.left, account.right)
+    assert judge(address, claims, foreign).parties == ()
+
+
+def test_a_false_accusation_falls_back_on_its_author():
+    def honest(session):
+        stage = session.stage("one")
+        bits = share_bits(range(64), 6, rng=random.Random(3))[stage.party]
+        yield from and_many(stage, "gates", [(bits, bits)])
+        yield from stage.barrier()
+
+    sessions = [ActiveSession(terms_of(party), keys_of(party)) for party in range(3)]
+    parties = [Party(p, terms_of(p).sid, MEMBERS, _kept(sessions[p], honest)) for p in range(3)]
+    assert not Network(parties).run().errors
+    book = sessions[1].disputes
+    address = next(iter(book._seen))
+    verifiers = [(address.prover + step) % 3 for step in (-1, 1)]
+    claims = {party: sessions[party].disputes.claim(address) for party in verifiers}
+    with pytest.raises(LocalProtocolError, match="has not seen"):
+        sessions[address.prover].disputes.account(address, claims)  # nobody rejects: nothing to state
+    liar = verifiers[0]
+    claims[liar] = replace(claims[liar], rejects=True)
+    account = sessions[address.prover].disputes.account(address, claims)
+    assert book.judge(address, claims, account).parties == (liar,)
+
+
+def _kept(session, program):
+    yield from program(session)
+
+
+def test_a_prover_states_nothing_for_two_coins_or_a_single_claim():
+    sessions, address, claims, _ = cheated()
+    book = sessions[0].disputes
+    other = replace(claims[1], coin=bytes(32))
+    for stated in ({**claims, 1: other}, {1: claims[1]}, {}):
+        with pytest.raises(LocalProtocolError, match="has not seen"):
+            book.account(address, stated)
+    with pytest.raises(LocalProtocolError, match="has not seen"):
+        book.claim(address)
+    book.wipe()
+    with pytest.raises(LocalProtocolError, match="has not seen"):
+        book.account(address, claims)
+
+
+def test_statements_show_nothing_in_print():
+    _, _, claims, account = cheated()
+    assert "redacted" in repr(claims[1])
+    assert "redacted" in repr(account)
