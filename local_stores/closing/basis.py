@@ -6,7 +6,7 @@ from local_stores.publish.model import Basis, CalendarFacts, RateFact, Submissio
 from mpc_ops.evidence.material import RunEvidence
 from mpc_ops.federation.contract import DatasetContract
 from mpc_ops.notices.model import CalendarRow, Filed, Reference, Reopen
-from mpc_ops.plan.model import GateNode, ScanNode
+from mpc_ops.plan.model import ScanNode
 
 __all__ = ["basis_of"]
 
@@ -14,7 +14,7 @@ __all__ = ["basis_of"]
 def basis_of(evidence: RunEvidence) -> tuple[DatasetContract, Basis]:
     """Return the data contract and the basis of a run: the same for the same run, without a clock."""
     close, plan, federation = evidence.close, evidence.plan, evidence.federation
-    scan, gate = plan.node(ScanNode), plan.node(GateNode)
+    scan = plan.node(ScanNode)
     dataset = scan.dataset if isinstance(scan, ScanNode) else ""
     contract = federation.terms.datasets[dataset]
     row = next(row for row in evidence.reading.calendar if row.key == close.period)
@@ -31,7 +31,7 @@ def basis_of(evidence: RunEvidence) -> tuple[DatasetContract, Basis]:
         submissions=_submissions(evidence),
         calendar=CalendarFacts(row.start_date, row.end_date, row.zone, row.opens_at, row.cut_at, row.due_at),
         gate_units=contract.unit_label,
-        gate_k=gate.k if isinstance(gate, GateNode) else 0,
+        gate_k=plan.gate.k,
         manifest=evidence.manifest.digest,
         rate_digest=close.reference,
         rates=()
@@ -40,6 +40,7 @@ def basis_of(evidence: RunEvidence) -> tuple[DatasetContract, Basis]:
         rate_source="" if reference is None else reference.source,
         year_periods=_year(evidence.reading.calendar, row),
         edition_reason=reasons[0] if reasons else "",
+        gate_at=plan.gate.where,
     )
 
 

@@ -14,7 +14,8 @@ def gate_text(basis: Basis) -> str:
     """Return the small-cell rule in one sentence."""
     if basis.gate_k <= 1:
         return "none"
-    return f"at least {basis.gate_k} {basis.gate_units} in every subtotal that leaves an entity, else not allocated"
+    place = "a country, over all its entities" if basis.gate_at == "region" else "an entity"
+    return f"at least {basis.gate_k} {basis.gate_units} in every subtotal that leaves {place}, else not allocated"
 
 
 def notes(table: ReportTable, basis: Basis, year: YearToDate | None) -> list[tuple[str, str]]:
@@ -24,6 +25,8 @@ def notes(table: ReportTable, basis: Basis, year: YearToDate | None) -> list[tup
         out.append(("Year to date", year_text(year)))
     if any(m.kind == "amount" for m in table.measures) and basis.rates:
         text = "Every entity translates its own subtotal at the month's rate and rounds it half-even to the cent before it is added up."
+        if basis.gate_at == "region":
+            text = text.replace("its own subtotal", "its own subtotal of every line")
         if any(m.column == "prior_year_cc" for m in table.measures):
             text += f" \u201cAt {period_label(table.period)} rates\u201d translates the prior year's subtotals at this month's rates instead."
         out.append(("Translation", text))
@@ -37,6 +40,8 @@ def _small_cells(table: ReportTable, basis: Basis) -> list[tuple[str, str]]:
     units, k = basis.gate_units, basis.gate_k
     if not table.dimensions or k <= 1:
         return []
+    if basis.gate_at == "region":
+        return _small_cells_of_countries(units, k)
     moved = (
         f"A subtotal of fewer than {k} {units} within one entity is not shown in its own line. The entity adds it to the not-allocated "
         f"line of its group and, if that is still below {k} {units}, to the one at the foot of the table, which takes the smallest "
@@ -44,6 +49,18 @@ def _small_cells(table: ReportTable, basis: Basis) -> list[tuple[str, str]]:
         f"that entity alone. An entity with fewer than {k} {units} in all adds nothing to that month."
     )
     zero = f"No entity has at least {k} {units} there: nothing was booked, or it stands in a not-allocated line."
+    return [("Not allocated", moved), ("A line of 0", zero)]
+
+
+def _small_cells_of_countries(units: str, k: int) -> list[tuple[str, str]]:
+    moved = (
+        f"A subtotal of fewer than {k} {units} within one country, over all its entities together, is not shown in its own line. The "
+        f"country's computing operators add it, on secret shares, to the not-allocated line of its group and, if that is still below "
+        f"{k} {units}, to the one at the foot of the table, which takes the smallest other line with it until it holds {k}. Nothing is "
+        f"lost: totals hold every amount. Nobody learns which country moved which line. A country with fewer than {k} {units} in all "
+        "adds nothing to that month."
+    )
+    zero = f"No country has at least {k} {units} there: nothing was booked, or it stands in a not-allocated line."
     return [("Not allocated", moved), ("A line of 0", zero)]
 
 

@@ -241,11 +241,12 @@ def _dimension_text(row: Row, position: int) -> str:
 
 def _comment(sheet: Worksheet, at: int, first: int, row: Row, basis: Basis) -> None:
     text = ""
+    place = "country" if basis.gate_at == "region" else "entity"
     if row.level == "not_allocated":
-        text = f"Subtotals of fewer than {basis.gate_k} {basis.gate_units} within one entity, not shown in their own lines. See Summary."
+        text = f"Subtotals of fewer than {basis.gate_k} {basis.gate_units} within one {place}, not shown in their own lines. See Summary."
         at_column = first - 1
     elif row.level == "leaf" and row.values[0] == 0:
-        text = f"No entity has at least {basis.gate_k} {basis.gate_units} here: nothing was booked, or it stands in a not-allocated line."
+        text = f"No {place} has at least {basis.gate_k} {basis.gate_units} here: nothing was booked, or it stands in a not-allocated line."
         at_column = first
     if text and basis.gate_k > 1:
         sheet.cell(at, at_column).comment = Comment(text, "Comity", height=90, width=280)

@@ -19,16 +19,17 @@ from mpc_ops.envelope.schema import to_plain
 from mpc_ops.errors import ComityError, EvidenceError, PolicyViolation
 from mpc_ops.evidence.ledger import LedgerEntry, LedgerExtract, flows_of, heads
 from mpc_ops.evidence.material import RunEvidence
-from mpc_ops.evidence.reconcile import CONTROL_CLASSES, Reconciliation, reconcile
+from mpc_ops.evidence.reconcile import CONTROL_CLASSES, RECORD_CLASSES, FlowTotal, Reconciliation, reconcile
 from mpc_ops.evidence.rules import RuleLine, decide_flows
 from mpc_ops.evidence.statement import closing_digest, closing_payload, verify_closing
 from mpc_ops.notices.model import Erased, Filed, Outcome, Receipt, ResultCommitment, State, Withdrawal
 from mpc_ops.plan.approvals import Approved, approval_state
 from mpc_ops.plan.checks import check_plan
 from mpc_ops.plan.layout import lane_count
+from mpc_ops.plan.model import RegionSumNode
 from mpc_ops.plan.statement import planned_statement
 
-__all__ = ["Assessment", "Check", "Status", "assess", "countersigned", "valid_approvals"]
+__all__ = ["Assessment", "Check", "Status", "assess", "countersigned", "record_crossings", "valid_approvals"]
 
 Status = Literal["passed", "failed", "open"]
 
@@ -265,13 +266,34 @@ def _reconciled(found: Assessment, out: _Findings) -> None:
     )
 
 
+def record_crossings(found: Assessment) -> tuple[list[FlowTotal], list[FlowTotal]]:
+    """Return flows of record-level classes that crossed a border: those inside one region of the plan, and all others.
+
+    A region is a set of jurisdictions among which the rules may allow record-level shares; whether they do is a check of its
+    own. Beyond a region nothing of the kind may go.
+    """
+    federation, plan = found.evidence.federation, found.evidence.plan
+    node = plan.node(RegionSumNode)
+    names = node.regions if isinstance(node, RegionSumNode) else []
+    regions = [set(federation.terms.regions[name].jurisdictions) for name in names]
+    records = [flow for flow in found.reconciliation.crossings if flow.payload_class in RECORD_CLASSES]
+    inside = [flow for flow in records if any({flow.origin, flow.target} <= region for region in regions)]
+    return inside, [flow for flow in records if flow not in inside]
+
+
 def _records(found: Assessment, out: _Findings) -> None:
-    both = found.reconciliation
+    inside, beyond = record_crossings(found)
     out.expect(
-        both.record_messages == 0,
-        f"{both.record_messages} messages of record-level classes crossed a border ({both.record_bytes} bytes)",
+        not beyond,
+        f"{sum(flow.messages for flow in beyond)} messages of record-level classes crossed a border "
+        f"({sum(flow.bytes for flow in beyond)} bytes)",
     )
     out.done = "no record-level class recorded across a border on instrumented channels"
+    if inside:
+        out.done = (
+            f"{sum(flow.messages for flow in inside)} messages of record-level classes crossed borders inside a region, none "
+            "beyond it, on instrumented channels"
+        )
 
 
 def _result(found: Assessment, out: _Findings) -> None:

@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from mpc_ops.evidence.checks import Assessment, countersigned, valid_approvals
+from mpc_ops.evidence.checks import Assessment, countersigned, record_crossings, valid_approvals
 from mpc_ops.evidence.facts import FactBook
-from mpc_ops.evidence.reconcile import CONTROL_CLASSES, NOT_INSTRUMENTED, RECORD_CLASSES, FlowTotal
+from mpc_ops.evidence.reconcile import CONTROL_CLASSES, NOT_INSTRUMENTED, FlowTotal
 from mpc_ops.evidence.rules import RuleLine
 from mpc_ops.evidence.words import CLASS_WORDS, EFFECT_WORDS, NOT_CLAIMED, count, number
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.model import Erased, Filed, Reopen, State
-from mpc_ops.plan.layout import aggregate_node, cells, lane_count, measures
-from mpc_ops.plan.model import GateNode, ScanNode
+from mpc_ops.plan.layout import aggregate_node, cells, lane_count, leaf_count, measures
+from mpc_ops.plan.model import RegionGateNode, ScanNode
 
 __all__ = ["crossed", "decisions_for", "holds_until", "learns", "not_claimed", "people", "protection", "results", "signatures"]  # fmt: skip
 
@@ -145,7 +145,7 @@ def _flow_row(found: Assessment, book: FactBook, ends: str, kind: str, group: li
         "crossed",
         f"crossed/{ends}/{kind}",
         f"{ends}: {CLASS_WORDS.get(kind, kind)}, {number(size)} bytes in {count(messages, 'message')}; {decision}",
-        outcome="failed" if denied or kind in RECORD_CLASSES else None,
+        outcome="failed" if denied or any(flow in record_crossings(found)[1] for flow in group) else None,
         cells={
             "ends": ends + (" (same area)" if same else ""),
             "class": CLASS_WORDS.get(kind, kind),
@@ -163,15 +163,18 @@ def _flow_row(found: Assessment, book: FactBook, ends: str, kind: str, group: li
 
 def _totals(found: Assessment, book: FactBook) -> None:
     both = found.reconciliation
+    inside, beyond = record_crossings(found)
+    words = "no record-level class recorded across a border on instrumented channels: 0 messages, 0 bytes"
+    if both.record_messages:
+        words = f"record-level classes: {count(both.record_messages, 'message')}, {count(both.record_bytes, 'byte')}"
+        words += "" if beyond else ", all inside one region whose rules allow it"
     book.add(
         "crossed",
         "record-classes",
-        f"record-level classes: {count(both.record_messages, 'message')}, {count(both.record_bytes, 'byte')}"
-        if both.record_messages
-        else "no record-level class recorded across a border on instrumented channels: 0 messages, 0 bytes",
-        outcome="failed" if both.record_messages else "passed",
+        words,
+        outcome="failed" if beyond else "passed",
         source="transfer logs of both ends",
-        stable="none" if not both.record_messages else "recorded",
+        stable="recorded" if beyond else "inside a region" if inside else "none",
     )
     names = found.evidence.federation.terms.jurisdictions
     places = sorted({place for flow in both.crossings for place in (flow.origin, flow.target)})
@@ -238,16 +241,22 @@ def learns(found: Assessment, book: FactBook) -> None:
         table = "nothing: the run released no result"
     add("learn-recipient", f"Result recipient {evidence.close.recipient}", table)
     add("learn-operator", "One computing operator", "sizes, times and names; two of three secret shares show no value")
+    region = plan.gate.where == "region"
+    if region:
+        _holds_records(found, add)
     add(
         "learn-pair",
         "Two operators of one cluster together",
-        "all subtotals that were shared there (the assumption: at most one per cluster is dishonest or compromised)",
+        "all subtotals that were shared there"
+        + (", in a country cluster also every row of bits and the figures of small cells" if region else "")
+        + " (the assumption: at most one per cluster is dishonest or compromised)",
     )
     owners = len(evidence.filings)
     add(
         "learn-owners",
         "Data owners",
-        f"own data only; {owners - 1} of {owners} together with the result recipient: the remaining one's totals",
+        f"own data only; {owners - 1} of {owners} together with the result recipient: the remaining one's totals"
+        + (", cells of few units among them: small owners passed together" if region else ""),
     )
     for name in sorted(evidence.clusters):
         served = [owner for owner in evidence.filings if federation.region_of(owner)[1].cluster == name]
@@ -258,6 +267,29 @@ def learns(found: Assessment, book: FactBook) -> None:
                 "one data owner: its stage adds no separation between owners",
             )
     _prior(found, add)
+
+
+def _holds_records(found: Assessment, say: Callable[[str, str, str], None]) -> None:
+    """What a Gate in the region means: shares of records lie at the country clusters, and sizes tell numbers of units."""
+    plan = found.evidence.plan
+    unit = _unit_label(found)
+    say(
+        "learn-region-holds",
+        "One operator of a country cluster",
+        f"holds secret shares of records: for each of the {unit} one row of {leaf_count(plan)} bits (no key, random order), and "
+        "each data owner's figures of every cell; shows no value, nor which cells are small or moved",
+    )
+    say(
+        "learn-region-sizes",
+        f"Numbers of {unit}",
+        f"operators of a country cluster see each data owner's number of {unit} in each period, rounded up to a size class (64, "
+        "128, 192, ... rows); it follows from message sizes, so readers of transfer logs and of this evidence can tell it",
+    )
+
+
+def _unit_label(found: Assessment) -> str:
+    scan = cast("ScanNode", found.evidence.plan.node(ScanNode))
+    return str(found.evidence.federation.terms.datasets[scan.dataset].unit_label)
 
 
 def _prior(found: Assessment, say: Callable[[str, str, str], None]) -> None:
@@ -287,21 +319,11 @@ def _prior(found: Assessment, say: Callable[[str, str, str], None]) -> None:
 def results(found: Assessment, book: FactBook) -> None:
     """What was checked about the result and its inputs."""
     evidence, plan = found.evidence, found.evidence.plan
-    gate, scan = cast("GateNode", plan.node(GateNode)), cast("ScanNode", plan.node(ScanNode))
-    unit = evidence.federation.terms.datasets[scan.dataset].unit_label
     filed = list(evidence.filings.values())
-    lowest = min((item.gate_k for item in filed), default=gate.k)
-    book.add(
-        "result",
-        "gate",
-        f"protected unit: {unit}; cells of fewer than {gate.k} {unit} were moved to a not-allocated line by each data "
-        f"owner before anything was shared; which ones is known to that owner only",
-        state="declared",
-        outcome="passed" if lowest >= gate.k else "failed",
-        source="calculation plan; every submission states the minimum it used",
-        by="data owners",
-        stable=f"{unit}, minimum {lowest}",
-    )
+    if plan.gate.where == "region":
+        _region_gate(found, book)
+    else:
+        _owner_gate(found, book, filed)
     dimensions = aggregate_node(plan).dimensions
     if dimensions and plan.rollup:
         book.add(
@@ -339,6 +361,47 @@ def results(found: Assessment, book: FactBook) -> None:
     _releases(found, book, filed)
 
 
+def _owner_gate(found: Assessment, book: FactBook, filed: list[Filed]) -> None:
+    gate, unit = found.evidence.plan.gate, _unit_label(found)
+    lowest = min((item.gate_k for item in filed), default=gate.k)
+    book.add(
+        "result",
+        "gate",
+        f"protected unit: {unit}; cells of fewer than {gate.k} {unit} were moved to a not-allocated line by each data "
+        f"owner before anything was shared; which ones is known to that owner only",
+        state="declared",
+        outcome="passed" if lowest >= gate.k else "failed",
+        source="calculation plan; every submission states the minimum it used",
+        by="data owners",
+        stable=f"{unit}, minimum {lowest}",
+    )
+
+
+def _region_gate(found: Assessment, book: FactBook) -> None:
+    """The Gate on shares: part of what the operators' attempts computed, so a committed run has passed it."""
+    evidence, plan = found.evidence, found.evidence.plan
+    gate, unit, active = plan.gate, _unit_label(found), plan.terms.security == "active"
+    owners = gate.min_owners if isinstance(gate, RegionGateNode) else 1
+    least = f"{gate.k} {unit}" + (f" or {owners} data owners" if owners > 1 else "")
+    book.add(
+        "result",
+        "gate",
+        f"protected unit: {unit}; cells of fewer than {least} over all data owners of a country together were moved to a "
+        f"not-allocated line inside the country cluster, before anything left it: decided on secret shares with {plan.terms.security} "
+        "security, so that nobody learns which cell moved"
+        + (
+            ", and an operator that departs from the protocol stops the run"
+            if active
+            else "; PASSIVE: an operator that departs from the protocol is NOT noticed"
+        ),
+        state="measured" if evidence.outcome == "COMMITTED" and active else "declared",
+        outcome="passed" if gate.k >= 2 else "failed",
+        source="calculation plan; sessions that every operator of the country clusters committed",
+        by="computing operators of the country clusters",
+        stable=f"{unit}, minimum {least}, in the country cluster, {plan.terms.security}",
+    )
+
+
 def _releases(found: Assessment, book: FactBook, filed: list[Filed]) -> None:
     evidence = found.evidence
     edition = evidence.close.edition
@@ -373,7 +436,7 @@ def protection(found: Assessment, book: FactBook) -> None:
         "protection",
         "security",
         f"{count(len(clusters), 'cluster')} of 3 computing operators, at most 1 per cluster dishonest or compromised: "
-        "caught with abort (active security; sums only, so both holders of every share are compared)",
+        + _security_words(found),
         state="declared",
         source="calculation plan and protocol",
         by="this software; no outside cryptographer has reviewed it",
@@ -424,6 +487,21 @@ def protection(found: Assessment, book: FactBook) -> None:
         source="protocol",
         by="this software",
         stable="as before",
+    )
+
+
+def _security_words(found: Assessment) -> str:
+    plan = found.evidence.plan
+    if plan.gate.where == "owner":
+        return "caught with abort (active security; sums only, so both holders of every share are compared)"
+    if plan.terms.security == "active":
+        return (
+            "caught with abort (active security; in country clusters every multiplication is proven before anything leaves, and "
+            "both holders of every share are compared)"
+        )
+    return (
+        "NOT caught in country clusters (PASSIVE security, an explicit term of this report: the operators there are taken to follow "
+        "the protocol)"
     )
 
 
