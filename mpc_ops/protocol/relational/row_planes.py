@@ -25,6 +25,7 @@ __all__ = [
     "first_row_then",
     "multiply_all",
     "next_rows",
+    "parity_steps",
     "place_bits",
     "public_flags",
     "row_differences",
@@ -32,7 +33,9 @@ __all__ = [
     "running_parity",
     "running_sum",
     "shift_rows",
+    "sum_steps",
     "width_of_places",
+    "zero_bits",
     "zeros_like",
 ]
 
@@ -113,9 +116,17 @@ def running(column: Column) -> Column:
 
 def row_differences(column: Column) -> Column:
     """Return row j minus (Boolean: XOR) row j - 1; the row before the first is 0."""
-    if isinstance(column, BooleanPlanes):
-        return xor(column, shift_rows(column, 1))
-    return replace(column, first=_steps(column.first), second=_steps(column.second))
+    return parity_steps(column) if isinstance(column, BooleanPlanes) else sum_steps(column)
+
+
+def parity_steps(share: B) -> B:
+    """Return the share whose row j is row j XOR row j - 1: what `running_parity` adds up."""
+    return xor(share, shift_rows(share, 1))
+
+
+def sum_steps(share: R) -> R:
+    """Return the share whose element j is element j minus element j - 1: what `running_sum` adds up."""
+    return replace(share, first=_steps(share.first), second=_steps(share.second))
 
 
 def _steps(values: RingArray) -> RingArray:
@@ -140,11 +151,16 @@ def place_bits(like: BooleanPlanes) -> BooleanPlanes:
     return xor_public(rebuilt(like, np.zeros_like(planes), np.zeros_like(planes)), planes)
 
 
-def zeros_like(column: Column, count: int) -> Column:
+def zero_bits(like: B, count: int) -> B:
     """Return the share of `count` public zeros of the same kind and width."""
+    shape = (like.width, words_for(count))
+    return replace(like, count=count, first=np.zeros(shape, np.uint64), second=np.zeros(shape, np.uint64))
+
+
+def zeros_like(column: Column, count: int) -> Column:
+    """Return the share of `count` public zeros of the same kind, and width if it is Boolean."""
     if isinstance(column, BooleanPlanes):
-        shape = (column.width, words_for(count))
-        return replace(column, count=count, first=np.zeros(shape, np.uint64), second=np.zeros(shape, np.uint64))
+        return zero_bits(column, count)
     return replace(column, first=np.zeros(count, np.uint64), second=np.zeros(count, np.uint64))
 
 
