@@ -1,4 +1,4 @@
-"""Write the test vectors of the computational core, or check that they are current.
+"""Write the test vectors of the computational core and of the protocols, or check that they are current.
 
     .venv/bin/python tests/vectors/make_vectors.py            # write
     .venv/bin/python tests/vectors/make_vectors.py --check    # exit 1 if a file differs
@@ -32,6 +32,7 @@ from mpc_ops.protocol import (  # noqa: E402 - the path above makes the script r
 from mpc_ops.randomness import SessionContext, derive, encode_context, expand, session_digest  # noqa: E402
 from mpc_ops.ring import encode_signed, to_bytes  # noqa: E402
 from mpc_ops.sharing import FilingContext, held_by, share, sharing_commitments  # noqa: E402
+from tests.vectors.engine_vectors import engine  # noqa: E402
 
 RUN = "11" * 32
 PLAN = "22" * 32
@@ -183,12 +184,14 @@ def files() -> dict[str, str]:
     makers: dict[str, Callable[[], Any]] = {
         "contexts": contexts, "streams": streams, "sharing": sharing, "crossing": crossing, "result": result,
     }  # fmt: skip
+    core = {f"core_{name}": (name, make()) for name, make in makers.items()}
+    protocols = {name: (name, data) for name, data in engine().items()}
     return {
-        f"core_{name}.json": json.dumps(
-            {"schema": f"comity/vectors/{name}", "version": 1, "data": make()}, indent=1, ensure_ascii=False
+        f"{file}.json": json.dumps(
+            {"schema": f"comity/vectors/{name}", "version": 1, "data": data}, indent=1, ensure_ascii=False
         )
         + "\n"
-        for name, make in makers.items()
+        for file, (name, data) in {**core, **protocols}.items()
     }
 
 
