@@ -262,7 +262,7 @@ def traitor(
 
     Args:
         own: bodies that replace messages before the party's own transcript sees them.
-        streams: (number of the call over all stages, side): that stream's first word is another one.
+        streams: (number of the call over all stages, side): that stream's first word, or that seed, is another one.
         applied: gets an item for every lie that was told.
     """
     counts: dict[tuple[str, str, str], int] = defaultdict(int)
@@ -285,13 +285,23 @@ def traitor(
                 step, to_prev=to_prev, to_next=to_next, expect_prev=expect_prev, expect_next=expect_next
             )
 
+        def _drawn(self) -> bool:
+            number, calls[0] = calls[0], calls[0] + 1
+            return streams is not None and number == streams[0]
+
         def streams(self, purpose, lanes):
             both = super().streams(purpose, lanes)
-            number, calls[0] = calls[0], calls[0] + 1
-            if streams is not None and number == streams[0] and lanes:
+            if self._drawn() and lanes:
                 done.append(streams)
                 both = tuple(part.copy() for part in both)
                 both[streams[1]][0] ^= np.uint64(1)
+            return both
+
+        def seeds(self, purpose):
+            both = super().seeds(purpose)
+            if self._drawn():
+                done.append(streams)
+                both = tuple(bytes(32) if side == streams[1] else seed for side, seed in enumerate(both))
             return both
 
     class TraitorSession(WatchedSession):
@@ -534,7 +544,8 @@ class Case:
     def _reach(self, attack: Attack) -> tuple[int, bool]:
         """Number of the stage in which the attack begins, and whether that is as late as its ACCEPT or opening."""
         if attack.address is None:
-            return (0 if attack.change == "input" else self._stage_of_stream(attack.deep[0])), False
+            # Another input may be used in any stage, so only what is opened can be judged.
+            return (len(self.stages) if attack.change == "input" else self._stage_of_stream(attack.deep[0])), False
         changed = [attack.address]
         if attack.change == "swap":
             changed = list(self._changed(attack) or changed)
@@ -580,9 +591,9 @@ def _tampered(share: Any, side: int) -> Any:
 
 def _framed(error: ComityError, corrupt: int) -> str:
     """Return what an error names if the corrupt party is not in it."""
-    named = [str(error.ids[name]) for name in ("pair", "peer") if name in error.ids]
-    good = {MEMBERS[corrupt], str(corrupt)}
-    return "; ".join(names for names in named if not good & set(names.split(",")))
+    # The names under which the engine reads blame off an error: what `compared` or `prover` says blames nobody.
+    named = [str(error.ids[name]) for name in ("pair", "party", "peer", "sender") if name in error.ids]
+    return "; ".join(names for names in named if MEMBERS[corrupt] not in names.split(","))
 
 
 def step_kind(step: str) -> str:

@@ -17,6 +17,8 @@ from mpc_ops.protocol.flow import ActiveFlow
 from mpc_ops.protocol.opening import open_to, open_to_all
 from mpc_ops.protocol.party import together
 from mpc_ops.protocol.products import dots, fresh, multiply
+from mpc_ops.protocol.rows import Rows
+from mpc_ops.protocol.shuffle import shuffle
 from tests.support.active import share_bits, share_ring
 from tests.support.adversary import Program
 
@@ -184,4 +186,29 @@ BATCHES = Program(
     limit_bytes=4 * 64,
 )  # fmt: skip
 
-PROGRAMS: dict[str, Program] = {program.name: program for program in (LOGIC, PRODUCTS, CONVERSIONS, FLOW, BATCHES)}
+# ------------------------------------------------------------------------------ shuffle of Boolean and ring columns, opened
+
+
+def _rows(values, seed):
+    return [_bits([key for key, _ in values], 3, seed, "key"), _ring([amount for _, amount in values], seed, "amount")]
+
+
+def _shuffle(session, shares):
+    key, amount = shares
+    flow = ActiveFlow(session, "shuffle")
+    rows = yield from shuffle(flow, Rows({"key": key, "amount": amount}))
+    opened = yield from flow.open([rows.bits("key"), rows.ring("amount")])
+    return sorted(zip(*(column.tolist() for column in opened), strict=True))
+
+
+SHUFFLE = Program(
+    "shuffle",
+    (tuple((row % 8, row) for row in range(64)), tuple((row % 8, row) for row in reversed(range(64)))),
+    _rows,
+    _shuffle,
+    lambda values, _: sorted(values),
+)
+
+PROGRAMS: dict[str, Program] = {
+    program.name: program for program in (LOGIC, PRODUCTS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)
+}

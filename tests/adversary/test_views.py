@@ -1,0 +1,100 @@
+"""What a position sees tells nothing: equal shapes for all inputs, uniform messages, aborts that depend on no secret."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+
+from mpc_ops.protocol.and_kernels import BlockLayout
+from mpc_ops.protocol.proof_and import AndLog
+from mpc_ops.protocol.ring_claim import RingParams
+from tests.support.active import SMALL_LAYOUT, Gates, TinyField, Trial
+from tests.support.attacked import PROGRAMS
+from tests.support.products import Cheater, prove, views
+from tests.support.views import not_uniform, tell_apart, used_twice, view_differences
+from tests.unit.test_active_proof_and import BestCheater
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(AndLog, "layout", SMALL_LAYOUT)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_views_of_inputs_of_one_shape_are_alike(name: str) -> None:
+    """Lengths, addresses, rounds and opened values of every position; no context is used twice on the way."""
+    assert not view_differences(PROGRAMS[name])
+    assert not used_twice(PROGRAMS[name], ["one", "two"])
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_form_of_message_is_uniform_and_tells_no_inputs_apart(name: str) -> None:
+    seeds = range(4)
+    for number in range(2):
+        assert not not_uniform(PROGRAMS[name], number, [(number, seed) for seed in seeds])
+    assert not tell_apart(PROGRAMS[name], seeds)
+
+
+# ------------------------------------------------------------------------------------ aborts are independent of secrets
+
+TINY = BlockLayout(lanes=2, slots=1, inner=(2, 2), inner_slots=1, last=2)
+RUNS = int(os.environ.get("ADVERSARY_RUNS", "600"))
+"""Runs for each secret; `make adversary` takes 10 000."""
+CHI_SQUARE_1 = 19.5
+"""One degree of freedom: exceeded with probability 10^-5."""
+
+
+def with_values(x: int, y: int, generator: np.random.Generator) -> Gates:
+    """Fresh sharings of given words, with right products."""
+    gates = Gates.random(1, generator)
+    for column, value in ((gates.x, x), (gates.y, y)):
+        column[2] ^= column[0] ^ column[1] ^ column[2] ^ np.uint64(value)
+    for i in range(3):
+        j = (i + 1) % 3
+        gates.z[i] = (gates.x[i] & (gates.y[i] ^ gates.y[j])) ^ (gates.x[j] & gates.y[i]) ^ gates.r[i] ^ gates.r[j]
+    return gates
+
+
+def compare_rates(passed: list[tuple[int, int]]) -> float:
+    """Chi-square of a table of (accepted, runs) for two secrets."""
+    total = sum(count for count, _ in passed) / sum(runs for _, runs in passed)
+    if total in (0, 1):
+        return 0.0
+    return sum((count - runs * total) ** 2 / (runs * total * (1 - total)) for count, runs in passed)
+
+
+def and_runs(x: int, y: int, runs: int) -> tuple[int, int]:
+    """Proofs over a field of 67 elements with one wrong gate; a liar's rate of success shows there."""
+    generator, rng = np.random.default_rng(x % 1000 + 1), random.Random(y)
+    field, accepted = TinyField(67), 0
+    for _ in range(runs):
+        gates = with_values(x, y, generator)
+        gates.z[0][0] ^= np.uint64(1)
+        accepted += Trial(gates, TINY, field, rng, BestCheater).run()
+    return accepted, runs
+
+
+def test_whether_a_wrong_gate_is_found_depends_on_no_secret() -> None:
+    every = (1 << 64) - 1
+    rates = [and_runs(x, y, RUNS) for x, y in ((0, 0), (every, every))]
+    assert 0 < rates[0][0] < rates[0][1]
+    assert compare_rates(rates) < CHI_SQUARE_1, rates
+
+
+def test_whether_a_wrong_product_is_found_depends_on_no_secret() -> None:
+    params, rates = RingParams(8, 16, 8, 1), []
+    for edge in (0, 255):
+        generator, runs = np.random.default_rng(edge), RUNS // 2
+        accepted = sum(
+            prove(
+                views(generator, [1], params, bad=0, error=128, edge=edge), params, prover_type=Cheater,
+                number=("independent", edge, number),
+            ).passed
+            for number in range(runs)
+        )  # fmt: skip
+        rates.append((accepted, runs))
+    assert rates[0][0] > 0
+    assert compare_rates(rates) < CHI_SQUARE_1, rates
