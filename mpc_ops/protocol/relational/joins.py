@@ -43,7 +43,7 @@ HAS_PRIMARY = "has_primary"
 """The column of a result that says whether a row has a partner in the primary table: validity of its columns."""
 HAS_FOREIGN = "has_foreign"
 """The same for the foreign table; only in a full join."""
-_KEY, _OWN, _ROW, _USED = "(key)", "(primary)", "(row)", "(used)"
+_KEY, _OWN, _ROW, _USED = "(join key)", "(primary)", "(join row)", "(used)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,8 @@ class _JoinPlan:
             for mark in marks:
                 if mark is not None:
                     one_bit(rows, mark)
-        self.primary.select(self.payload)
+        if not set(self.payload) <= set(self.primary.names):
+            raise LocalProtocolError("ROWS_INVALID", "a payload is a column of the primary table")
 
     def _marks(self, side: int) -> list[str | None]:
         """Return the validity columns of one table: of each key, then of its rows."""

@@ -65,7 +65,7 @@ __all__ = [
 
 COPY_LIMIT = 400
 """Bits times doublings up to which copying sends less than two shuffles of the rows."""
-_ROW, _HEAD = "(row)", "(head)"
+_ROW, _HEAD = "(spread row)", "(head)"
 
 
 @dataclass(frozen=True, slots=True)
