@@ -276,12 +276,24 @@ class Admissions:
             owners=len(found.filings),
         )
 
+    def decide_gate(self, found: Admission, peer: str) -> list[Decision]:
+        """Decide the frames of a Gate on shares to another operator of the own region cluster now."""
+        return decide_flow(
+            found.report.plan,
+            self._context.federation,
+            sender=self._context.id,
+            receiver=peer,
+            payload_class=found.report.gate.shared_class,
+            now=self._context.utc(),
+            owners=len(found.filings),
+        )
+
     def note(self, found: Admission, decisions: list[Decision], receiver: str) -> None:
         """Put decisions into the ledger; inside a unit."""
         for decision in decisions:
             self._books.note(
                 "rule_decision",
-                once=f"rule/{found.run}/{receiver}/{decision.origin}/{decision.rule}/{decision.effect}",
+                once=f"rule/{found.run}/{receiver}/{decision.payload_class}/{decision.origin}/{decision.rule}/{decision.effect}",
                 run=found.run,
                 sender=self._context.id,
                 receiver=receiver,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from mpc_ops.errors import ComityError, NotYet
 from mpc_ops.notices import model
 from mpc_ops.notices.signed import SignedNotice
+from mpc_ops.plan.rules import require_flow
 from mpc_ops.server.admission import Admission
 from mpc_ops.server.notices import Source
 from mpc_ops.server.sessions import Sessions, fresh_nonce
@@ -122,6 +123,11 @@ class Runs:
         receivers = {found.report.recipient} if state.kind == "group" else set(group) - {self._context.id}
         for receiver in sorted(receivers):
             self._admissions.note(found, self._admissions.decide(found, receiver), receiver)
+        if state.kind == "region" and found.report.gate.where == "region":
+            for peer in sorted(set(state.members) - {self._context.id}):
+                decisions = self._admissions.decide_gate(found, peer)
+                self._admissions.note(found, decisions, peer)
+                require_flow(decisions, sender=self._context.id, receiver=peer)
         self._sessions.step(state, Ready(fresh_nonce()))
 
     def _refuse(self, run: str, error: ComityError) -> None:

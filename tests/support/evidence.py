@@ -187,7 +187,7 @@ def make_filing(
             SignOff(signer=name, signature=base64.b64encode(key.sign(message, Purpose.SIGN_OFF)).decode())
             for name, key in signers
         ],
-        gate_k=10,
+        gate_k=plan.gate.k if plan.gate.where == "owner" else 1,
         tie_out="passed",
     )  # fmt: skip
     return sign_notice(filed, made.keys[owner])
@@ -200,6 +200,7 @@ def make_run(
     made: MadeFederation | None = None,
     alter: Callable[[Books, str], None] | None = None,
     closed: bool = True,
+    plan: Plan | None = None,
 ) -> MadeRun:
     """Make a committed run with all its evidence.
 
@@ -209,9 +210,10 @@ def make_run(
         made: an existing federation.
         alter: called with the books and the run id before anything in them is signed.
         closed: whether deletions, closing attestation and countersignatures are there.
+        plan: the plan; by default the demo's report with its Gate at the owners. Needs `made`.
     """
     made = made or make_federation(root, regions)
-    plan = make_plan(made.federation)
+    plan = plan or make_plan(made.federation)
     reference = make_reference(made, PERIOD)
     before = NOW - timedelta(days=1)
     statement = planned_statement(plan, made.federation, now=before).digest
@@ -275,7 +277,7 @@ def _traffic(run: MadeRun, filings: Sequence[SignedNotice]) -> None:
         for part in filed.parts:
             books.add(
                 part.operator, "frame_received", sender=filed.owner, receiver=part.operator, digest=part.sha256,
-                payload_class=PayloadClass.AGGREGATE_SHARE, bytes=part.size, ref=filing.digest,
+                payload_class=plan.gate.shared_class, bytes=part.size, ref=filing.digest,
             )  # fmt: skip
     for op in group:
         books.notice(RECIPIENT, op, run.manifest.digest, 6100, run.run)
@@ -289,6 +291,8 @@ def _traffic(run: MadeRun, filings: Sequence[SignedNotice]) -> None:
                     books.frame(one, other, PayloadClass.CONTROL_METADATA, 260, **place)
                     books.frame(one, other, PayloadClass.KEY_MATERIAL, 3600, **place)
                     books.frame(one, other, PayloadClass.MAC_OR_COMMITMENT, 180, **place)
+                    if cluster.kind == "region" and plan.gate.where == "region":
+                        books.frame(one, other, plan.gate.shared_class, 5000, **place)
         for op in cluster.operators:
             books.add(op, "state", ref="COMMITTED", **place)
         if cluster.kind == "region":
