@@ -9,6 +9,7 @@ bounded by the plan's lane count; there is no I/O here.
 from mpc_ops.engine.attempt import Attempt, AttemptDone, Outgoing
 from mpc_ops.engine.frames import Tally
 from mpc_ops.engine.link import BATCH_LIMIT_BYTES, AttemptContext, LinkTotals
+from mpc_ops.engine.region_gate import region_shape, region_stage_of
 from mpc_ops.engine.stages import (
     GroupInputs,
     GroupOutput,
@@ -45,5 +46,7 @@ __all__ = [
     "group_stage",
     "input_shares",
     "region_program",
+    "region_shape",
     "region_stage",
+    "region_stage_of",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from mpc_ops.engine import RegionInputs, RegionOutput, Stage, StageOutput, StageShape, region_program
+from mpc_ops.engine import RegionInputs, RegionOutput, Stage, StageOutput, region_shape, region_stage_of
 from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
 from mpc_ops.envelope.keys import Purpose
 from mpc_ops.envelope.sealing import SealingPublicKey
@@ -120,17 +120,21 @@ class RegionStages:
                 self._filings.step(state, ManifestOmits(found.run))
 
     def stage(self, found: Admission, state: SessionState) -> Stage:
-        """Open all parts again and return the program that adds them."""
+        """Open all parts again and return the program that adds them and, where the plan says so, passes the Gate."""
         parts = [self._filings.payload(found.filings[owner]) for owner in found.clusters[state.cluster]]
+        plan = found.report.plan
         inputs = RegionInputs(
-            shape=StageShape(
-                kind="region", lanes=lane_count(found.report.plan), ops=shape_ops(found.report, "region_sum", "cross")
-            ),
+            shape=region_shape(plan, shape_ops(found.report, "region_sum", "cross")),
             party=state.party,
             parts=parts,
             route=route_of(self._context.federation, found.report, found.run, state.cluster),
         )
-        return lambda flow, keys: region_program(inputs, flow, keys, state.attempt)
+        return region_stage_of(plan, inputs, state.attempt)
+
+    def frame_class(self, found: Admission) -> PayloadClass:
+        """Frames of a Gate on shares carry what the owners' parts carry; those of sums carry check sums only."""
+        gate = found.report.plan.gate
+        return gate.shared_class if gate.where == "region" else PayloadClass.MAC_OR_COMMITMENT
 
     def keep(self, found: Admission, state: SessionState, output: StageOutput) -> None:
         """Ask the rules, seal and sign one frame for each group operator, and journal them unsent."""
