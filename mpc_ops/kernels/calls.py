@@ -21,7 +21,7 @@ try:
     ffi, lib = _compiled.ffi, _compiled.lib
 except ImportError:  # not built, built for another machine, or without cffi's run-time module
     ffi = lib = None
-_VERSION = 1
+_VERSION = 2
 if lib is not None and (not hasattr(lib, "cm_version") or lib.cm_version() != _VERSION):  # built from other sources
     ffi = lib = None
 
@@ -42,6 +42,14 @@ __all__ = [
     "from_planes",
     "level",
     "limit_level",
+    "ring_bilinear",
+    "ring_carries",
+    "ring_fold",
+    "ring_fold_first",
+    "ring_matrix",
+    "ring_matrix_first",
+    "ring_products",
+    "ring_weighted",
     "to_planes",
 ]
 
@@ -203,6 +211,89 @@ def field_uniform(words: Words) -> Words:
     (vector,) = _inputs(None, words)
     lib.cm_field_uniform(vector, len(out), _output(len(out), out))
     return out
+
+
+# ------------------------------------------------------------------------------------------------------------ recipe B
+# Elements mod 2^128 are pairs (low words, high words), as the fields of mpc_ops.ring.wide.Wide.
+
+FIRST_LANES = 8
+"""Lanes of level 1 of products."""
+Pair: TypeAlias = tuple[Words, Words]
+
+
+def ring_carries(own: Pair, following: Pair, ends: NDArray[np.int64], left: Words, right: Words) -> Words:
+    """Return the high words of w_j = sum over terms [ends[j-1], ends[j]) of x y' + y x', plus left_j - right_j, mod 2^128."""
+    outputs, terms = len(left), len(own[0])
+    _check(ends, outputs, np.int64)
+    if outputs and (int(ends[-1]) > terms or int(ends[0]) < 0 or bool(np.any(ends[1:] < ends[:-1]))):
+        raise _refuse("segments reach beyond their terms")
+    out = np.empty(outputs, dtype=np.uint64)
+    factors, parts = _inputs(terms, *own, *following), _inputs(outputs, left, right)
+    lib.cm_ring_carries(*factors, ffi.from_buffer("int64_t[]", ends), *parts, outputs, _output(outputs, out))
+    return out
+
+
+def ring_weighted(c: Words, q: Words, part: Words, *, minus: bool) -> Pair:
+    """Return the sum of c (2^64 q + part), or of c (2^64 q - part), one element."""
+    out = np.empty(2, dtype=np.uint64)
+    lib.cm_ring_weighted(*_inputs(len(c), c, q, part), len(c), int(minus), _output(2, out))
+    return out[:1], out[1:]
+
+
+def ring_matrix_first(u: Pair, weights: Words, v: Pair) -> Pair:
+    """Return U V^T of (c x | c y) and (y' | x'), shape (8, 8), from words."""
+    terms, size = len(weights), FIRST_LANES**2
+    out = np.zeros((2, FIRST_LANES, FIRST_LANES), dtype=np.uint64)
+    lib.cm_ring_matrix_first(*_inputs(terms, *u, weights, *v), terms, _output(2 * size, out))
+    return out[0], out[1]
+
+
+def ring_fold_first(side: Pair, weights: Words | None, coefficients: Pair) -> Pair:
+    """Return the folded vector of (c x | c y), or of (x | y): per block 8 elements of x, then 8 of y; one block at least."""
+    terms = len(side[0])
+    out = np.zeros((2, max(1, -(-terms // (FIRST_LANES * SLOTS))) * 2 * SLOTS), dtype=np.uint64)
+    vectors = _inputs(terms, *side)
+    weight = ffi.NULL if weights is None else _inputs(terms, weights)[0]
+    (folds,) = _inputs(2 * FIRST_LANES, np.concatenate(coefficients))
+    low, high = _output(out.shape[1], out[0]), _output(out.shape[1], out[1])
+    lib.cm_ring_fold_first(*vectors, weight, terms, folds, low, high)
+    return out[0], out[1]
+
+
+def ring_matrix(u: Pair, v: Pair, lanes: int) -> Pair:
+    """Return U V^T, shape (lanes, lanes), of vectors in blocks of lanes x 8."""
+    size = len(u[0])
+    out = np.zeros((2, _lanes(lanes), lanes), dtype=np.uint64)
+    lib.cm_ring_matrix(*_inputs(size, *u, *v), size, lanes, _output(2 * lanes * lanes, out))
+    return out[0], out[1]
+
+
+def ring_fold(u: Pair, coefficients: Pair) -> Pair:
+    """Return the sum over lanes a of coefficients[a] u_a: 8 elements per block of len(coefficients) x 8."""
+    size, lanes = len(u[0]), _lanes(len(coefficients[0]))
+    out = np.empty((2, -(-size // (lanes * SLOTS)) * SLOTS), dtype=np.uint64)
+    vectors, (folds,) = _inputs(size, *u), _inputs(2 * lanes, np.concatenate(coefficients))
+    low, high = _output(out.shape[1], out[0]), _output(out.shape[1], out[1])
+    lib.cm_ring_fold(*vectors, size, lanes, folds, low, high)
+    return out[0], out[1]
+
+
+def ring_bilinear(a: Pair, matrix: Pair, b: Pair) -> Pair:
+    """Return a^T M b, one element."""
+    rows, columns = matrix[0].shape
+    (one,), (two,) = _inputs(2 * rows, np.concatenate(a)), _inputs(2 * columns, np.concatenate(b))
+    (square,) = _inputs(2 * rows * columns, np.concatenate(matrix))
+    out = np.empty(2, dtype=np.uint64)
+    lib.cm_ring_bilinear(one, square, two, rows, columns, _output(2, out))
+    return out[:1], out[1:]
+
+
+def ring_products(x: Pair, y: Pair, masks: Pair) -> tuple[Words, Words]:
+    """Return x0 y0 and x0 (y0 + y1) + x1 y0 + r0 - r1 mod 2^64."""
+    size = len(x[0])
+    own, z = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
+    lib.cm_ring_products(*_inputs(size, *x, *y, *masks), size, _output(size, own), _output(size, z))
+    return own, z
 
 
 # ---------------------------------------------------------------------------------------------------------- bit-planes

@@ -59,7 +59,7 @@ static int supported(void) { return 0; }
 #define UNROLL _Pragma("GCC unroll 8")
 #define ARGS(...) __VA_ARGS__
 
-int cm_version(void) { return 1; }
+int cm_version(void) { return 2; }
 
 static int limit = 2;
 int cm_level(void) {
@@ -278,16 +278,14 @@ VARIANTS(cm_and_fold,
          (const u64 *x, const u64 *y, const u64 *e, i64 words, const u64 *coefficients, int right, i64 stride, u64 *out),
          ARGS(x, y, e, words, coefficients, right, stride, out))
 
-INLINE void cm_and_words_body(int level, const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0,
+void cm_and_words(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0,
                               const u64 *r1, i64 words, u64 *z) {
-    (void)level;
     for (i64 k = 0; k < words; k++) z[k] = (x0[k] & (y0[k] ^ y1[k])) ^ (x1[k] & y0[k]) ^ r0[k] ^ r1[k];
 }
-VARIANTS(cm_and_words,
-         (const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0, const u64 *r1, i64 words, u64 *z),
-         ARGS(x0, x1, y0, y1, r0, r1, words, z))
 
-/* ------------------------------------------------------------------------------------------------------ the field */
+/* ------------------------------------------------------------------------------------------------------ the field
+
+   Products of two words give no vector form that beats the plain one, so there are no variants from here to the planes. */
 
 /* R[d + lanes - 1] += sum over a - b = d of <u_a, v_b>; 64 products (p - 1)^2 and one element stay below 2^128. */
 INLINE void field_cross_block(int lanes, const u64 *u, const u64 *v, u64 *out) {
@@ -303,9 +301,8 @@ INLINE void field_cross_block(int lanes, const u64 *u, const u64 *v, u64 *out) {
         out[d + lanes - 1] = sum;
     }
 }
-INLINE void cm_field_cross_body(int level, const u64 *u, const u64 *v, i64 size, int lanes, u64 *out) {
+void cm_field_cross(const u64 *u, const u64 *v, i64 size, int lanes, u64 *out) {
     u64 room[2][BLOCK];
-    (void)level;
     for (i64 o = 0; o < size; o += lanes * SLOTS) {
         const u64 *a = whole(u, o, size, lanes * SLOTS, room[0]), *b = whole(v, o, size, lanes * SLOTS, room[1]);
         if (lanes == 8) field_cross_block(8, a, b, out);
@@ -313,11 +310,9 @@ INLINE void cm_field_cross_body(int level, const u64 *u, const u64 *v, i64 size,
         else field_cross_block(lanes, a, b, out);
     }
 }
-VARIANTS(cm_field_cross, (const u64 *u, const u64 *v, i64 size, int lanes, u64 *out), ARGS(u, v, size, lanes, out))
 
-INLINE void cm_field_fold_body(int level, const u64 *u, i64 size, int lanes, const u64 *coefficients, u64 *out) {
+void cm_field_fold(const u64 *u, i64 size, int lanes, const u64 *coefficients, u64 *out) {
     u64 room[BLOCK];
-    (void)level;
     for (i64 o = 0; o < size; o += lanes * SLOTS, out += SLOTS) {
         const u64 *from = whole(u, o, size, lanes * SLOTS, room);
         for (int q = 0; q < SLOTS; q++) {
@@ -330,11 +325,8 @@ INLINE void cm_field_fold_body(int level, const u64 *u, i64 size, int lanes, con
         }
     }
 }
-VARIANTS(cm_field_fold, (const u64 *u, i64 size, int lanes, const u64 *coefficients, u64 *out),
-         ARGS(u, size, lanes, coefficients, out))
 
-INLINE void cm_field_convolve_body(int level, const u64 *a, i64 n, const u64 *b, i64 m, u64 *out) {
-    (void)level;
+void cm_field_convolve(const u64 *a, i64 n, const u64 *b, i64 m, u64 *out) {
     for (i64 k = 0; k < n + m - 1; k++) {
         i64 i = k < m ? 0 : k - m + 1, end = k < n ? k + 1 : n;
         u64 sum = 0;
@@ -346,7 +338,6 @@ INLINE void cm_field_convolve_body(int level, const u64 *a, i64 n, const u64 *b,
         out[k] = sum;
     }
 }
-VARIANTS(cm_field_convolve, (const u64 *a, i64 n, const u64 *b, i64 m, u64 *out), ARGS(a, n, b, m, out))
 
 u64 cm_field_dot(const u64 *a, const u64 *b, i64 size) {
     u64 sum = 0;
@@ -368,6 +359,149 @@ void cm_field_powers(u64 base, i64 size, u64 *out) {
 }
 void cm_field_uniform(const u64 *words, i64 size, u64 *out) { /* 2^64 = 8 mod p */
     for (i64 k = 0; k < size; k++) out[k] = reduce_wide((u128)words[2 * k + 1] * 8 + words[2 * k]);
+}
+
+/* ------------------------------------------------------------------------------------------------------- recipe B */
+
+INLINE u128 wide_of(u64 low, u64 high) { return (u128)high << 64 | low; }
+INLINE void put(u64 *low, u64 *high, i64 at, u128 value) { low[at] = (u64)value; high[at] = (u64)(value >> 64); }
+
+/* High words of w_j = sum over the terms of output j of (x0 y1 + y0 x1) + l_j - r_j mod 2^128. */
+void cm_ring_carries(const u64 *x0, const u64 *y0, const u64 *x1, const u64 *y1, const i64 *ends,
+                                 const u64 *l, const u64 *r, i64 outputs, u64 *q) {
+    for (i64 j = 0, t = 0; j < outputs; j++) {
+        u128 w = (u128)l[j] - r[j];
+        for (; t < ends[j]; t++) w += (u128)x0[t] * y1[t] + (u128)y0[t] * x1[t];
+        q[j] = (u64)(w >> 64);
+    }
+}
+
+/* sum c (2^64 q + l), or minus l */
+void cm_ring_weighted(const u64 *c, const u64 *q, const u64 *l, i64 outputs, int minus, u64 *out) {
+    u128 sum = 0;
+    u64 high = 0;
+    for (i64 j = 0; j < outputs; j++) {
+        sum += (u128)c[j] * l[j];
+        high += c[j] * q[j];
+    }
+    put(out, out + 1, 0, ((u128)high << 64) + (minus ? -sum : sum));
+}
+
+INLINE void add_matrix(const u128 *sums, int lanes, u64 *out) {
+    for (int k = 0; k < lanes * lanes; k++) put(out, out + lanes * lanes, k, wide_of(out[k], out[lanes * lanes + k]) + sums[k]);
+}
+/* The weighted words c x are exact products, low and high: their high words meet the other side in 64 bits only. */
+void cm_ring_matrix_first(const u64 *x, const u64 *y, const u64 *c, const u64 *yp, const u64 *xp,
+                                      i64 terms, u64 *out) {
+    u128 sums[64] = {0};
+    u64 room[5][64], xl[64], xh[64], yl[64], yh[64];
+    for (i64 o = 0; o < terms; o += 64) {
+        const u64 *px = whole(x, o, terms, 64, room[0]), *py = whole(y, o, terms, 64, room[1]),
+                  *pc = whole(c, o, terms, 64, room[2]), *qy = whole(yp, o, terms, 64, room[3]),
+                  *qx = whole(xp, o, terms, 64, room[4]);
+        for (int k = 0; k < 64; k++) {
+            put(xl, xh, k, (u128)px[k] * pc[k]);
+            put(yl, yh, k, (u128)py[k] * pc[k]);
+        }
+        for (int a = 0; a < 64; a += SLOTS)
+            for (int b = 0; b < 64; b += SLOTS) {
+                u128 sum = 0;
+                u64 high = 0;
+                for (int q = 0; q < SLOTS; q++) high += xh[a + q] * qy[b + q] + yh[a + q] * qx[b + q];
+                for (int q = 0; q < SLOTS; q++) {
+                    sum += (u128)xl[a + q] * qy[b + q];
+                    sum += (u128)yl[a + q] * qx[b + q];
+                }
+                sums[a + b / SLOTS] += sum + ((u128)high << 64);
+            }
+    }
+    add_matrix(sums, 8, out);
+}
+
+INLINE void ring_fold_first_blocks(int weighted, const u64 *x, const u64 *y, const u64 *c, i64 terms,
+                                   const u64 *coefficients, u64 *low, u64 *high) {
+    u64 room[3][64];
+    for (i64 o = 0, at = 0; o < terms; o += 64, at += 2 * SLOTS) {
+        const u64 *px = whole(x, o, terms, 64, room[0]), *py = whole(y, o, terms, 64, room[1]),
+                  *pc = weighted ? whole(c, o, terms, 64, room[2]) : 0;
+        for (int q = 0; q < SLOTS; q++) {
+            u128 of_x = 0, of_y = 0;
+            for (int a = 0; a < 8; a++) {
+                u128 w = wide_of(coefficients[a], coefficients[8 + a]);
+                if (weighted) w *= pc[SLOTS * a + q];
+                of_x += w * px[SLOTS * a + q];
+                of_y += w * py[SLOTS * a + q];
+            }
+            put(low, high, at + q, of_x);
+            put(low, high, at + SLOTS + q, of_y);
+        }
+    }
+}
+void cm_ring_fold_first(const u64 *x, const u64 *y, const u64 *c, i64 terms, const u64 *coefficients,
+                                    u64 *low, u64 *high) {
+    if (c) ring_fold_first_blocks(1, x, y, c, terms, coefficients, low, high);
+    else ring_fold_first_blocks(0, x, y, c, terms, coefficients, low, high);
+}
+
+INLINE void ring_matrix_block(int lanes, const u64 *ul, const u64 *uh, const u64 *vl, const u64 *vh, u128 *sums) {
+    for (int a = 0; a < lanes; a++)
+        for (int b = 0; b < lanes; b++) {
+            int i = SLOTS * a, j = SLOTS * b;
+            u128 sum = 0;
+            u64 high = 0;
+            for (int q = 0; q < SLOTS; q++) high += uh[i + q] * vl[j + q] + ul[i + q] * vh[j + q];
+            for (int q = 0; q < SLOTS; q++) sum += (u128)ul[i + q] * vl[j + q];
+            sums[lanes * a + b] += sum + ((u128)high << 64);
+        }
+}
+void cm_ring_matrix(const u64 *ul, const u64 *uh, const u64 *vl, const u64 *vh, i64 size, int lanes,
+                                u64 *out) {
+    u128 sums[LANES * LANES];
+    u64 room[4][BLOCK];
+    memset(sums, 0, sizeof *sums * (size_t)(lanes * lanes));
+    for (i64 o = 0, block = lanes * SLOTS; o < size; o += block) {
+        const u64 *a = whole(ul, o, size, block, room[0]), *b = whole(uh, o, size, block, room[1]),
+                  *c = whole(vl, o, size, block, room[2]), *d = whole(vh, o, size, block, room[3]);
+        if (lanes == 16) ring_matrix_block(16, a, b, c, d, sums);
+        else ring_matrix_block(lanes, a, b, c, d, sums);
+    }
+    add_matrix(sums, lanes, out);
+}
+
+void cm_ring_fold(const u64 *ul, const u64 *uh, i64 size, int lanes, const u64 *coefficients,
+                              u64 *low, u64 *high) {
+    u64 room[2][BLOCK];
+    for (i64 o = 0, at = 0, block = lanes * SLOTS; o < size; o += block, at += SLOTS) {
+        const u64 *l = whole(ul, o, size, block, room[0]), *h = whole(uh, o, size, block, room[1]);
+        for (int q = 0; q < SLOTS; q++) {
+            u128 sum = 0;
+            for (int a = 0; a < lanes; a++)
+                sum += wide_of(coefficients[a], coefficients[lanes + a]) * wide_of(l[SLOTS * a + q], h[SLOTS * a + q]);
+            put(low, high, at + q, sum);
+        }
+    }
+}
+
+/* a^T M b; each argument is low words then high words. */
+void cm_ring_bilinear(const u64 *a, const u64 *m, const u64 *b, i64 rows, i64 columns, u64 *out) {
+    u128 sum = 0;
+    for (i64 i = 0; i < rows; i++) {
+        u128 row = 0;
+        for (i64 j = 0, at = i * columns; j < columns; j++, at++)
+            row += wide_of(m[at], m[rows * columns + at]) * wide_of(b[j], b[columns + j]);
+        sum += row * wide_of(a[i], a[rows + i]);
+    }
+    put(out, out + 1, 0, sum);
+}
+
+/* own = x0 y0, z = x0 (y0 + y1) + x1 y0 + r0 - r1 */
+void cm_ring_products(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0,
+                                  const u64 *r1, i64 size, u64 *own, u64 *z) {
+    for (i64 k = 0; k < size; k++) {
+        u64 both = x0[k] * y0[k];
+        own[k] = both;
+        z[k] = both + x0[k] * y1[k] + x1[k] * y0[k] + r0[k] - r1[k];
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------------ bit-planes */

@@ -25,6 +25,23 @@ uint64_t cm_field_evaluate(const uint64_t *coefficients, int64_t size, uint64_t 
 void cm_field_powers(uint64_t base, int64_t size, uint64_t *out);
 void cm_field_uniform(const uint64_t *words, int64_t size, uint64_t *out);
 
+/* Recipe B. Level 1: blocks of 8 lanes x 8 products; later: `lanes` (at most 64) x 8 elements mod 2^128, low and high words
+   apart; a ragged last block counts as filled with zeros. Matrices are lanes x lanes, low words then high words. */
+void cm_ring_carries(const uint64_t *x0, const uint64_t *y0, const uint64_t *x1, const uint64_t *y1, const int64_t *ends,
+                     const uint64_t *l, const uint64_t *r, int64_t outputs, uint64_t *q);
+void cm_ring_weighted(const uint64_t *c, const uint64_t *q, const uint64_t *l, int64_t outputs, int minus, uint64_t *out);
+void cm_ring_matrix_first(const uint64_t *x, const uint64_t *y, const uint64_t *c, const uint64_t *yp, const uint64_t *xp,
+                          int64_t terms, uint64_t *out);
+void cm_ring_fold_first(const uint64_t *x, const uint64_t *y, const uint64_t *c, int64_t terms,
+                        const uint64_t *coefficients, uint64_t *low, uint64_t *high);
+void cm_ring_matrix(const uint64_t *ul, const uint64_t *uh, const uint64_t *vl, const uint64_t *vh, int64_t size, int lanes,
+                    uint64_t *out);
+void cm_ring_fold(const uint64_t *ul, const uint64_t *uh, int64_t size, int lanes, const uint64_t *coefficients,
+                  uint64_t *low, uint64_t *high);
+void cm_ring_bilinear(const uint64_t *a, const uint64_t *m, const uint64_t *b, int64_t rows, int64_t columns, uint64_t *out);
+void cm_ring_products(const uint64_t *x0, const uint64_t *x1, const uint64_t *y0, const uint64_t *y1, const uint64_t *r0,
+                      const uint64_t *r1, int64_t size, uint64_t *own, uint64_t *z);
+
 /* Bit-planes: `values` of 64-bit words to and from planes of `stride` words; planes from `width` on are zero. */
 void cm_to_planes(const uint64_t *values, int64_t count, int width, int64_t stride, uint64_t *planes);
 void cm_from_planes(const uint64_t *planes, int64_t count, int width, int64_t stride, uint64_t *values);

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
+from mpc_ops.kernels import calls, compiled
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.proof_and import AndLog
 from mpc_ops.protocol.shares import (
@@ -90,6 +91,9 @@ def _products(
 ) -> RingArray:
     """Return z_i, in blocks that stay in the cache."""
     out = np.empty(len(x[0]), dtype=np.uint64)
+    if compiled():
+        calls.and_words(x, y, masks, out)
+        return out
     for start in range(0, len(out), _CHUNK_WORDS):
         part = slice(start, start + _CHUNK_WORDS)
         z = y[0][part] ^ y[1][part]

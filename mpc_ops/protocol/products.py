@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
+from mpc_ops.kernels import calls, compiled
 from mpc_ops.protocol.party import Steps, together
 from mpc_ops.protocol.proof_ring import prove_batch
 from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, GateView
@@ -213,11 +214,15 @@ def dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64]) -> Steps[R]:
         return replace(x, first=x.first[:0].copy(), second=x.second[:0].copy())
     r_own, r_next = stage.streams("ring-products", outputs)
     plain = outputs == x.count and bool(np.all(ends == np.arange(1, outputs + 1)))
-    own_squares = _products(x.first, y.first, ends, plain=plain)
-    z_own = _cross_products(x, y, ends, plain=plain)
-    z_own += own_squares
-    z_own += r_own
-    z_own -= r_next
+    if plain and compiled():
+        factors = (x.first, x.second), (y.first, y.second)
+        own_squares, z_own = calls.ring_products(*factors, (r_own, r_next))
+    else:
+        own_squares = _products(x.first, y.first, ends, plain=plain)
+        z_own = _cross_products(x, y, ends, plain=plain)
+        z_own += own_squares
+        z_own += r_own
+        z_own -= r_next
     inbound = yield from stage.exchange("ring-products", to_prev=to_bytes(z_own), expect_next=outputs * LANE_BYTES)
     z_next = from_bytes(inbound.from_next, outputs)
     if isinstance(stage, ActiveStage):

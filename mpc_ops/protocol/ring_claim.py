@@ -15,7 +15,8 @@ u = (c x_i | c y_i) and v = (y_{i+1} | x_{i+1}) are then cut in rows and folded 
 Layout (public, fixed): a block is `lanes` rows x 8 elements; level 1 has 8 lanes, 16 columns a block (8 of x, 8 of y), later
 levels 8 columns a block; zeros fill the last block.
 
-Everything here is local, deterministic and free of data-dependent branches; proof_ring.py has the roles and the messages.
+Everything here is local, deterministic and free of data-dependent branches; proof_ring.py has the roles and the messages. The
+compiled kernels (mpc_ops.kernels) do the same work where they are there, from the words as they lie, without limbs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
+from mpc_ops.kernels import calls, compiled
 from mpc_ops.ring import RingArray, wide
 from mpc_ops.ring.wide import Wide
 
@@ -48,6 +50,7 @@ __all__ = [
     "first_level",
     "fold_level",
     "folds_of",
+    "inner",
     "last_level",
     "lefts",
     "level_lanes",
@@ -162,6 +165,7 @@ def check_bound(params: RingParams, folds: int) -> None:
         )
 
 
+@cache
 def level_lanes(terms: int) -> tuple[int, ...]:
     """Return the lanes of every level, the number of rows of the last one included (without its random row)."""
     left = 2 * _SLOT * max(1, -(-terms // (LANES[0] * _SLOT)))
@@ -241,6 +245,9 @@ def carries(own: GateView, following: GateView, l_part: RingArray, r_next: RingA
         r_next: the zero-sharing word r_{i+1}.
         params: the rings.
     """
+    if compiled() and (params.gate_bits, params.claim_bits) == (64, 128):
+        factors = (own.x, own.y), (following.x, following.y)
+        return params.carry(calls.ring_carries(*factors, own.ends, l_part, r_next))
     out = np.empty(own.outputs, dtype=np.uint64)
     plain = own.plain
     before = 0
@@ -257,11 +264,15 @@ def carries(own: GateView, following: GateView, l_part: RingArray, r_next: RingA
 
 def weighted_left(c: RingArray, q_left: RingArray, l_part: RingArray, params: RingParams) -> Wide:
     """Return T_L = sum c (2^g q^L - l), shape (1,)."""
+    if compiled() and params.gate_bits == 64:
+        return Wide(*calls.ring_weighted(c, q_left, l_part, minus=True))
     return wide.sub(wide.shift_left(wide.dot_words(c, q_left), params.gate_bits), wide.dot_words(c, l_part))
 
 
 def weighted_right(c: RingArray, q_right: RingArray, r_next: RingArray, params: RingParams) -> Wide:
     """Return T_R = sum c (2^g q^R + r_{i+1}), shape (1,)."""
+    if compiled() and params.gate_bits == 64:
+        return Wide(*calls.ring_weighted(c, q_right, r_next, minus=False))
     return wide.add(wide.shift_left(wide.dot_words(c, q_right), params.gate_bits), wide.dot_words(c, r_next))
 
 
@@ -272,7 +283,8 @@ def weighted_right(c: RingArray, q_right: RingArray, r_next: RingArray, params: 
 class Level:
     """One side's vector of a level: `rows(start, stop)` gives blocks [start, stop) as a (lanes, columns) matrix.
 
-    Level 1 keeps 64-bit words and weights and multiplies them as they are read; later levels hold wide elements.
+    Level 1 keeps 64-bit words and weights and multiplies them as they are read; later levels hold wide elements. The last block
+    may be ragged: it is filled with zeros as it is read.
     """
 
     lanes: int
@@ -291,16 +303,21 @@ class Level:
         """Return the matrix of some blocks: column = block * width + position in the block."""
         if self.values is not None:
             size = self.lanes * _SLOT
-            part = self.values[start * size : stop * size].reshape(stop - start, self.lanes, _SLOT)
-            return Wide(_matrix_of(part.low, self.lanes), _matrix_of(part.high, self.lanes))
+            cut = (stop - start, self.lanes, _SLOT)
+            low, high = (
+                _padded(part[start * size : stop * size], size * (stop - start)).reshape(cut)
+                for part in (self.values.low, self.values.high)
+            )
+            return Wide(_matrix_of(low, self.lanes), _matrix_of(high, self.lanes))
         assert self.x is not None and self.y is not None  # noqa: S101, PT018 - level 1 has words instead of values
         size = LANES[0] * _SLOT
         terms = slice(start * size, stop * size)
         shape = (stop - start, LANES[0], 1, _SLOT)
-        words = np.concatenate([self.x[terms].reshape(shape), self.y[terms].reshape(shape)], axis=2)
+        count = size * (stop - start)
+        words = np.concatenate([_padded(part[terms], count).reshape(shape) for part in (self.x, self.y)], axis=2)
         if self.weights is None:
             return wide.from_words(_matrix_of(words, LANES[0]))
-        product = wide.mul_words(words, self.weights[terms].reshape(shape))
+        product = wide.mul_words(words, _padded(self.weights[terms], count).reshape(shape))
         return Wide(_matrix_of(product.low, LANES[0]), _matrix_of(product.high, LANES[0]))
 
     def __repr__(self) -> str:
@@ -329,18 +346,14 @@ def first_level(x: RingArray, y: RingArray, weights: RingArray | None, ends: NDA
         ends: as in GateView.
     """
     blocks = max(1, -(-len(x) // (LANES[0] * _SLOT)))
-    size = blocks * LANES[0] * _SLOT
-    spread = None
-    if weights is not None:
-        spread = _padded(np.repeat(weights, np.diff(ends, prepend=0)), size)
-    return Level(LANES[0], blocks, x=_padded(x, size), y=_padded(y, size), weights=spread)
+    if weights is not None and not GateView(x, y, ends).plain:
+        weights = np.repeat(weights, np.diff(ends, prepend=0))
+    return Level(LANES[0], blocks, x=x, y=y, weights=weights)
 
 
 def next_level(values: Wide, lanes: int) -> Level:
     """Return an inner level of folded elements."""
-    blocks = -(-len(values) // (lanes * _SLOT))
-    size = blocks * lanes * _SLOT
-    return Level(lanes, blocks, values=Wide(_padded(values.low, size), _padded(values.high, size)))
+    return Level(lanes, -(-len(values) // (lanes * _SLOT)), values=values)
 
 
 def last_level(values: Wide, mask: Wide) -> Wide:
@@ -350,6 +363,8 @@ def last_level(values: Wide, mask: Wide) -> Wide:
 
 def matrix(u: Level, v: Level) -> Wide:
     """Return U V^T, shape (lanes, lanes)."""
+    if compiled():
+        return _compiled_matrix(u, v)
     out = wide.zeros(u.lanes, u.lanes)
     for start in range(0, u.blocks, _BLOCKS):
         stop = min(start + _BLOCKS, u.blocks)
@@ -357,8 +372,25 @@ def matrix(u: Level, v: Level) -> Wide:
     return out
 
 
+def _compiled_matrix(u: Level, v: Level) -> Wide:
+    if u.values is not None and v.values is not None:
+        return Wide(*calls.ring_matrix((u.values.low, u.values.high), (v.values.low, v.values.high), u.lanes))
+    assert u.x is not None and u.y is not None and u.weights is not None  # noqa: S101, PT018 - level 1 has words
+    assert v.x is not None and v.y is not None  # noqa: S101, PT018 - as above
+    return Wide(*calls.ring_matrix_first((u.x, u.y), u.weights, (v.x, v.y)))
+
+
+def _compiled_fold(level: Level, coefficients: tuple[RingArray, RingArray]) -> Wide:
+    if level.values is not None:
+        return Wide(*calls.ring_fold((level.values.low, level.values.high), coefficients))
+    assert level.x is not None and level.y is not None  # noqa: S101, PT018 - level 1 has words instead of values
+    return Wide(*calls.ring_fold_first((level.x, level.y), level.weights, coefficients))
+
+
 def fold_level(level: Level, coefficients: Wide) -> Wide:
     """Return sum_a coefficients[a] * row a of every block: the next level's elements, in order of blocks."""
+    if compiled():
+        return _compiled_fold(level, (coefficients.low, coefficients.high))
     parts = [
         wide.fold(coefficients, level.rows(start, min(start + _BLOCKS, level.blocks)), words=level.words)
         for start in range(0, level.blocks, _BLOCKS)
@@ -372,6 +404,17 @@ def trace(square: Wide, rows: int) -> Wide:
     return wide.total(Wide(square.low[index, index], square.high[index, index]))
 
 
+def inner(left: Wide, right: Wide) -> Wide:
+    """Return the inner product of two vectors, shape (1,)."""
+    if compiled():
+        one = np.ones(1, dtype=np.uint64), np.zeros(1, dtype=np.uint64)
+        row = left.low[np.newaxis], left.high[np.newaxis]
+        return Wide(*calls.ring_bilinear(one, row, (right.low, right.high)))
+    return wide.total(wide.mul(left, right))
+
+
 def combine(a: Wide, square: Wide, b: Wide) -> Wide:
     """Return a^T M b, shape (1,)."""
+    if compiled():
+        return Wide(*calls.ring_bilinear((a.low, a.high), (square.low, square.high), (b.low, b.high)))
     return wide.total(wide.mul(wide.fold(a, square), b))

@@ -173,7 +173,7 @@ class _Side:
 
     def opened(self, coefficients: list[Wide]) -> list[Wide]:
         """Return the masked combination of the last level, shape (1,) each."""
-        return [wide.total(wide.mul(c, column)) for c, column in zip(coefficients, self.columns, strict=True)]
+        return [claims.inner(c, column) for c, column in zip(coefficients, self.columns, strict=True)]
 
 
 class _Shares:

@@ -38,7 +38,12 @@ def test_no_address_and_no_operation_is_undefined(tmp_path: Path) -> None:
     runtime = _runtime(gcc)
     ignored = shutil.ignore_patterns("__pycache__", "build", "*.so", "*.egg-info")
     shutil.copytree(ROOT / "mpc_ops", tmp_path / "mpc_ops", ignore=ignored)
-    for part in ("support", "property/test_kernels_differential.py", "unit/test_kernels_backend.py"):
+    for part in (
+        "support",
+        "property/test_kernels_differential.py",
+        "property/test_kernels_ring.py",
+        "unit/test_kernels_backend.py",
+    ):
         source, target = ROOT / "tests" / part, tmp_path / "tests" / part
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target, ignore=ignored) if source.is_dir() else shutil.copy(source, target)
