@@ -1,30 +1,48 @@
-"""Sort shared tables by one or more keys, stable."""
+"""Sort shared tables by one or more columns, stable: by comparisons of shuffled rows, or by digits if keys are narrow."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mpc_ops.protocol.flow import Flow
+from mpc_ops.protocol.merge import merge_sorted
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.rows import Rows
 from mpc_ops.protocol.sort_keys import SortKey, check_keys, key_width
 from mpc_ops.protocol.sort_quick import quick_sort
 from mpc_ops.protocol.sort_radix import radix_sort
 
-__all__ = ["RADIX_BITS", "SortKey", "sort"]
+__all__ = ["RADIX_BITS", "SortKey", "merge_sorted", "sort"]
 
-RADIX_BITS = 8
+RADIX_BITS = {"passive": 8, "active": 4}
+"""Widest keys that are sorted by digits. Products over Z_2^64 and their proofs weigh more than comparisons in active sessions."""
 
 
 def sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], *, pivots: int = 1) -> Steps[Rows]:
-    """Return the rows sorted by keys, the first key first; equal rows keep their order.
+    """Return the rows sorted by columns, the first key first; rows with equal keys keep their order.
 
-    Leaks: n, the columns' widths, and the number of levels, which depends on the shuffle alone.
+    Run by: all three parties, in lock-step.
+
+    Args:
+        flow: openings end its present stage and others after it. Shares of the result are fresh.
+        rows: n rows. Columns over Z_2^64 may be payload, not keys.
+        keys: at least one; see SortKey for directions, signs and NULLs.
+        pivots: comparisons a row and level, 1 to 15: more comparisons, fewer levels. 1 for fast links, 3 to 7 over borders.
+
+    Rounds, bytes: none for fewer than two rows. With keys of w bits, validity bits included: for w of at most RADIX_BITS those of
+        sort_radix.radix_sort, else of sort_quick.quick_sort.
+    Security: malicious with abort in an active session: every opening stands behind a barrier; semi-honest in a passive one.
+    Leaks: n, the columns' widths, and how many levels and comparisons the sort takes, which depends on the secret shuffle and
+        n alone. What is opened (comparison bits, or permutations) is distributed the same for all data.
+
+    Raises:
+        LocalProtocolError: TABLE_INVALID for a key that the table does not have; SHARE_FOREIGN, STAGE_ORDER.
+        Abort: what barriers and openings raise; TAG_MISMATCH, PLACES_INVALID.
     """
     check_keys(rows, keys)
     if rows.count < 2:
         return rows
-    if key_width(rows, keys) <= RADIX_BITS:
+    if key_width(rows, keys) <= RADIX_BITS[flow.security]:
         result = yield from radix_sort(flow, rows, keys)
     else:
         result = yield from quick_sort(flow, rows, keys, pivots)

@@ -15,7 +15,7 @@ from mpc_ops.protocol.shares import BooleanPlanes, concat, invert, repeat_plane,
 from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring.planes import PlaneArray, to_planes
 
-__all__ = ["SortKey", "check_keys", "key_width", "numbered", "sort_planes"]
+__all__ = ["SortKey", "check_keys", "key_width", "numbered", "plain_columns", "sort_planes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +91,15 @@ def _directed(value: BooleanPlanes, key: SortKey) -> BooleanPlanes:
     if key.signed:
         flips[-1] = ~flips[-1]
     return xor_public(value, flips)
+
+
+def plain_columns(key: BooleanPlanes, rows: Rows, keys: Sequence[SortKey]) -> dict[str, BooleanPlanes]:
+    """Return the columns of keys without NULLs from a sort key; no message. `rows` gives the widths."""
+    out: dict[str, BooleanPlanes] = {}
+    low = 0
+    for one in reversed(keys):
+        width = rows.bits(one.name).width
+        if one.valid is None:
+            out[one.name] = _directed(key[low : low + width], one)
+        low += width + (one.valid is not None)
+    return out
