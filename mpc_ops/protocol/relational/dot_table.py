@@ -19,7 +19,7 @@ from mpc_ops.protocol.ring_claim import GateView
 from mpc_ops.protocol.ring_roles import RingBatch
 from mpc_ops.protocol.shares import R, check_ring_share
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage
-from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
+from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body
 
 __all__ = ["BLOCK_TERMS", "blocks_of", "dot_table"]
 
@@ -76,8 +76,8 @@ def dot_table(stage: ComputeStage, left: Sequence[R], right: Sequence[R]) -> Ste
     parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     r_own, r_next = stage.streams("dot-table", count * outputs)
     z_own = np.concatenate([sides.own(part) for part in parts]) + r_own - r_next
-    inbound = yield from stage.exchange("dot-table", to_prev=to_bytes(z_own), expect_next=len(z_own) * LANE_BYTES)
-    z_next = from_bytes(inbound.from_next, len(z_own))
+    inbound = yield from stage.exchange("dot-table", to_prev=as_body(z_own), expect_next=len(z_own) * LANE_BYTES)
+    z_next = from_body(inbound.from_next, len(z_own))
     if isinstance(stage, ActiveStage):
         for place, part in enumerate(parts):
             lanes = slice(place * outputs, (place + 1) * outputs)

@@ -9,41 +9,38 @@ result stands beside the foreign table, whose own columns were never moved. Sour
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from mpc_ops.errors import Abort, LocalProtocolError
-from mpc_ops.protocol.boolean import Circuit, and_many, evaluate
-from mpc_ops.protocol.compare import equal_public
-from mpc_ops.protocol.counts import any_unit, stacked, take
+from mpc_ops.protocol.boolean import and_many, evaluate
+from mpc_ops.protocol.counts import take
 from mpc_ops.protocol.flow import Flow
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import (
     Key,
     heads_of,
-    one_bit,
     put_back,
     same_as_next,
     spread,
 )
-from mpc_ops.protocol.relational.row_planes import next_rows, place_bits, public_flags, zero_bits, zeros_like
-from mpc_ops.protocol.rows import Column, Rows, stack, stack_columns
-from mpc_ops.protocol.shares import BooleanPlanes, concat, invert, public_like, xor
+from mpc_ops.protocol.relational.row_planes import next_rows, place_bits, zeros_like
+from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables, any_row
+from mpc_ops.protocol.rows import Column, Rows, stack
+from mpc_ops.protocol.shares import BooleanPlanes, invert, xor
 from mpc_ops.protocol.sort import SortKey, sort
-from mpc_ops.protocol.stage import ComputeStage
-from mpc_ops.ring.planes import WORD_BITS, clear_tail, public_planes
 
-__all__ = ["HAS_FOREIGN", "HAS_PRIMARY", "JoinKind", "Joined", "any_row", "join", "require_unique"]
+__all__ = ["HAS_FOREIGN", "HAS_PRIMARY", "JoinKind", "Joined", "join", "require_unique"]
 
 JoinKind: TypeAlias = Literal["inner", "left", "full", "semi", "anti"]
 HAS_PRIMARY = "has_primary"
 """The column of a result that says whether a row has a partner in the primary table: validity of its columns."""
 HAS_FOREIGN = "has_foreign"
 """The same for the foreign table; only in a full join."""
-_KEY, _OWN, _ROW, _USED = "(join key)", "(primary)", "(join row)", "(used)"
+_ROW, _USED = "(join row)", "(used)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +57,6 @@ class Joined:
 
     rows: Rows
     duplicates: BooleanPlanes | None
-
-
-def any_row(bits: BooleanPlanes) -> Circuit[BooleanPlanes, BooleanPlanes]:
-    """Return whether any row of each plane is set, one lane per plane; cost: `counts.any_unit_cost` of whole words."""
-    if bits.count == 0:
-        return zero_bits(bits, 1)[:1]
-    first, second = (clear_tail(part, bits.count) for part in (bits.first, bits.second))
-    whole = replace(bits, count=WORD_BITS * first.shape[1], first=first, second=second)
-    result = yield from any_unit(whole)
-    return result
 
 
 def require_unique(flow: Flow, joined: Joined) -> Steps[None]:
@@ -139,22 +126,24 @@ def join(
         LocalProtocolError: ROWS_INVALID for columns, names or kinds that do not fit together.
         Abort: JOIN_NOT_UNIQUE.
     """
-    plan = _JoinPlan(primary, foreign, tuple(keys), tuple(payload), kind, primary_live, foreign_live)
+    both = TwoTables((primary, foreign), tuple(keys), (primary_live, foreign_live))
+    plan = _JoinPlan(both, tuple(payload), kind)
     plan.check()
-    usable = yield from plan.usable(flow.stage)
-    table = yield from sort(flow, plan.table(usable), [SortKey(_KEY)], pivots=pivots)
-    planes = table.bits(_KEY)
-    live = None if usable is None else invert(planes.plane(plan.key_width))
-    (same,) = yield from evaluate(flow.stage, "join-same", [same_as_next(planes[: plan.key_width], live)])
+    usable = yield from both.usable(flow.stage)
+    table = both.stacked(usable, payload)
+    table = yield from sort(flow, table.plus({_ROW: place_bits(table.bits(KEY))}), [SortKey(KEY)], pivots=pivots)
+    planes, width = table.bits(KEY), both.key_width
+    live = None if usable is None else invert(planes.plane(width))
+    (same,) = yield from evaluate(flow.stage, "join-same", [same_as_next(planes[:width], live)])
     placed: dict[str, Column] = {_ROW: table.bits(_ROW)}
     repeated: BooleanPlanes | None = None
     if plan.has_payload:
-        (again,) = yield from and_many(flow.stage, "join-again", [(same, next_rows(table.bits(_OWN)))])
+        (again,) = yield from and_many(flow.stage, "join-again", [(same, next_rows(table.bits(OWN)))])
         (repeated,) = yield from evaluate(flow.stage, "join-unique", [any_row(again)])
         if kind == "full":
             placed[_USED] = xor(same, again)
     # With unique keys only a head is a primary row, so all that is spread is 0 in other rows.
-    copied = yield from spread(flow, heads_of(same), table.select([*payload, _OWN]), clean=plan.has_payload)
+    copied = yield from spread(flow, heads_of(same), table.select([*payload, OWN]), clean=plan.has_payload)
     asked = [repeated] if repeated is not None and unique == "open" else []
     back, opened = yield from put_back(flow, copied.plus(placed), _ROW, also=asked)
     if asked:
@@ -166,97 +155,46 @@ def join(
 class _JoinPlan:
     """What is joined, and the local steps before the sort and after everything is back in its place."""
 
-    primary: Rows
-    foreign: Rows
-    keys: tuple[tuple[Key, Key], ...]
+    both: TwoTables
     payload: tuple[str, ...]
     kind: JoinKind
-    primary_live: str | None
-    foreign_live: str | None
+
+    @property
+    def primary(self) -> Rows:
+        """The table whose keys differ."""
+        return self.both.tables[0]
+
+    @property
+    def foreign(self) -> Rows:
+        """The table whose rows the result has."""
+        return self.both.tables[1]
 
     @property
     def has_payload(self) -> bool:
         """Whether a foreign row takes something from its partner, which then must be the only one."""
         return self.kind in {"inner", "left", "full"}
 
-    @property
-    def key_width(self) -> int:
-        """Bits of all keys together, without validity bits."""
-        return sum(self.primary.bits(key.name).width for key, _ in self.keys)
-
     def check(self) -> None:
         """Raise LocalProtocolError ROWS_INVALID for what does not fit."""
         taken = {*self.foreign.names, VALID, HAS_PRIMARY, HAS_FOREIGN}
         names = [*self.payload, *self.foreign.names]
-        if self.kind not in {"inner", "left", "full", "semi", "anti"} or not self.keys:
-            raise LocalProtocolError("ROWS_INVALID", "a join has a kind and at least one pair of keys", got=self.kind)
+        if self.kind not in {"inner", "left", "full", "semi", "anti"}:
+            raise LocalProtocolError("ROWS_INVALID", "there is no such join", got=self.kind)
+        self.both.check()
         if len(set(self.payload)) != len(self.payload) or taken & set(self.payload) or any(n[:1] == "(" for n in names):
             raise LocalProtocolError("ROWS_INVALID", "a payload has names of its own")
         if {VALID, HAS_PRIMARY, HAS_FOREIGN} & set(self.foreign.names) or (self.payload and not self.has_payload):
             raise LocalProtocolError("ROWS_INVALID", "this join gives no payload, or a column has a result's name")
-        for ours, theirs in self.keys:
-            if self.primary.bits(ours.name).width != self.foreign.bits(theirs.name).width:
-                raise LocalProtocolError("ROWS_INVALID", "keys of different widths are never equal", got=ours.name)
-            if self.kind == "full" and ours.valid is not None and theirs.valid is None:
-                raise LocalProtocolError("ROWS_INVALID", "a full join keeps NULL keys, which need a validity column")
-        for rows, marks in ((self.primary, self._marks(0)), (self.foreign, self._marks(1))):
-            for mark in marks:
-                if mark is not None:
-                    one_bit(rows, mark)
+        if self.kind == "full" and any(ours.valid and not theirs.valid for ours, theirs in self.both.keys):
+            raise LocalProtocolError("ROWS_INVALID", "a full join keeps NULL keys, which need a validity column")
         if not set(self.payload) <= set(self.primary.names):
             raise LocalProtocolError("ROWS_INVALID", "a payload is a column of the primary table")
-
-    def _marks(self, side: int) -> list[str | None]:
-        """Return the validity columns of one table: of each key, then of its rows."""
-        return [pair[side].valid for pair in self.keys] + [(self.primary_live, self.foreign_live)[side]]
-
-    def _ones(self, side: int) -> BooleanPlanes:
-        """Return a public 1 for every row of the primary (0) or the foreign (1) table."""
-        key = (self.primary, self.foreign)[side].bits(self.keys[0][side].name)
-        return public_like(key, public_planes(1, 1, key.count))
-
-    def usable(self, stage: ComputeStage) -> Steps[BooleanPlanes | None]:
-        """Return whether a row may match: it is live and has all keys; None if all may."""
-        columns = []
-        for ours, theirs in zip(self._marks(0), self._marks(1), strict=True):
-            if ours is not None or theirs is not None:
-                sides = ((self.primary, ours), (self.foreign, theirs))
-                columns.append(
-                    stacked(
-                        [
-                            self._ones(side) if name is None else rows.bits(name)
-                            for side, (rows, name) in enumerate(sides)
-                        ]
-                    )
-                )
-        if not columns:
-            return None
-        (result,) = yield from evaluate(stage, "join-usable", [equal_public(concat(columns), (1 << len(columns)) - 1)])
-        return result
-
-    def table(self, usable: BooleanPlanes | None) -> Rows:
-        """Return both tables' keys one after another, with the payload of primary rows and every row's place."""
-        sides = [
-            concat([rows.bits(pair[side].name) for pair in reversed(self.keys)])
-            for side, rows in enumerate((self.primary, self.foreign))
-        ]
-        key = stacked(sides)
-        own = np.arange(key.count) < self.primary.count
-        columns: dict[str, Column] = {
-            _KEY: key if usable is None else concat([key, invert(usable)]),
-            _OWN: public_like(key, public_flags(own)),
-            _ROW: place_bits(key),
-        }
-        for name in self.payload:
-            column = self.primary.columns[name]
-            columns[name] = stack_columns([column, zeros_like(column, self.foreign.count)])
-        return Rows(columns)
 
     def result(self, back: Rows) -> Rows:
         """Return the result from the spread columns in their first order."""
         below = back.cut(self.primary.count, back.count)
-        matched = below.bits(_OWN)
-        live = self._ones(1) if self.foreign_live is None else self.foreign.bits(self.foreign_live)
+        matched = below.bits(OWN)
+        live = self.both.bits_or_ones(1, self.both.live[1])
         # A row that has a partner is live, so taking it away is XOR.
         valid = {"inner": matched, "semi": matched, "anti": xor(live, matched)}.get(self.kind, live)
         columns = (
@@ -264,20 +202,20 @@ class _JoinPlan:
         )
         rows = Rows({**columns, HAS_PRIMARY: matched})
         if self.kind == "full":
-            rows = rows.plus({HAS_FOREIGN: self._ones(1)})
+            rows = rows.plus({HAS_FOREIGN: self.both.ones(1)})
         rows = rows.plus({VALID: valid})
         return stack([self._lonely(back.bits(_USED), rows), rows]) if self.kind == "full" else rows
 
     def _lonely(self, used: BooleanPlanes, like: Rows) -> Rows:
         """Return the primary rows as rows of a full join: keys and payload their own, VALID where no foreign row has the key."""
         count = self.primary.count
-        live = self._ones(0) if self.primary_live is None else self.primary.bits(self.primary_live)
+        live = self.both.bits_or_ones(0, self.both.live[0])
         columns: dict[str, Column] = {name: zeros_like(column, count) for name, column in like.columns.items()}
-        for ours, theirs in self.keys:
+        for ours, theirs in self.both.keys:
             columns[theirs.name] = self.primary.bits(ours.name)
             if theirs.valid is not None:
-                columns[theirs.valid] = self._ones(0) if ours.valid is None else self.primary.bits(ours.valid)
+                columns[theirs.valid] = self.both.bits_or_ones(0, ours.valid)
         columns.update({name: self.primary.columns[name] for name in self.payload})
-        columns[HAS_PRIMARY] = self._ones(0)
+        columns[HAS_PRIMARY] = self.both.ones(0)
         columns[VALID] = xor(live, take(used, np.arange(count, dtype=np.int64)))
         return Rows(columns)
