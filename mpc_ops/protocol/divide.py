@@ -16,7 +16,6 @@ and the last term lies in -2 .. 2: four comparisons on narrow numbers find it. c
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -25,9 +24,10 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.boolean import Circuit, evaluate, mux
 from mpc_ops.protocol.compare import arithmetic_bits, difference, less, most_significant_bit, negative, wraps
 from mpc_ops.protocol.convert import bits_to_ring, planes_to_ring, values_to_ring
+from mpc_ops.protocol.counts import side_by_side
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.products import multiply, times_public
-from mpc_ops.protocol.shares import B, BooleanPlanes, RingVector, check_ring_share, concat, invert, public_like, ring_of
+from mpc_ops.protocol.shares import BooleanPlanes, RingVector, check_ring_share, concat, invert, public_like, ring_of
 from mpc_ops.protocol.shares import xor as xor_shares
 from mpc_ops.protocol.stage import ComputeStage
 
@@ -126,32 +126,11 @@ def _nearest(
     odd: Circuit[BooleanPlanes, BooleanPlanes],
 ) -> Circuit[BooleanPlanes, BooleanPlanes]:
     """Return above OR (neither above nor below, AND odd)."""
-    more, less_, one = yield from side_by_side(above, below, odd)
+    found: list[BooleanPlanes] = yield from side_by_side([above, below, odd])
+    more, less_, one = found
     (other,) = yield [(invert(less_), one)]
     (tie,) = yield [(invert(more), other)]
     return xor_shares(more, tie)
-
-
-def side_by_side(*circuits: Circuit[B, B]) -> Circuit[B, list[B]]:
-    """Run circuits as one: their ANDs share their steps."""
-    results: dict[int, B] = {}
-    waiting: dict[int, list[tuple[B, B]]] = {}
-    for place, circuit in enumerate(circuits):
-        try:
-            waiting[place] = list(next(circuit))
-        except StopIteration as stop:
-            results[place] = stop.value
-    while waiting:
-        products = list((yield [pair for pairs in waiting.values() for pair in pairs]))
-        following: dict[int, list[tuple[B, B]]] = {}
-        for place, pairs in waiting.items():
-            mine, products = products[: len(pairs)], products[len(pairs) :]
-            try:
-                following[place] = list(circuits[place].send(mine))
-            except StopIteration as stop:
-                results[place] = stop.value
-        waiting = following
-    return [results[place] for place in range(len(circuits))]
 
 
 def truncate(stage: ComputeStage, x: RingVector, bits: int) -> Steps[RingVector]:
@@ -165,7 +144,9 @@ def truncate(stage: ComputeStage, x: RingVector, bits: int) -> Steps[RingVector]
     return result
 
 
-def quotient(numerator: B, denominator: B) -> Circuit[B, tuple[B, B]]:
+def quotient(
+    numerator: BooleanPlanes, denominator: BooleanPlanes
+) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes]]:
     """Return (floor(a / b), a mod b) of unsigned values; where b is 0 the quotient is all ones and the rest is a's low bits.
 
     ANDs per value: v times (those of `difference` at u + 1 bits, and u) for v bits of a and u bits of b. Depth: v times
@@ -173,7 +154,7 @@ def quotient(numerator: B, denominator: B) -> Circuit[B, tuple[B, B]]:
     """
     divisor = concat([denominator, _zero_plane(denominator)])
     rest = denominator[:0]
-    bits: list[B] = []
+    bits: list[BooleanPlanes] = []
     for place in reversed(range(numerator.width)):
         # The rest is below b, so it never has more planes than were shifted in.
         rest = concat([numerator.plane(place), rest])
@@ -186,7 +167,7 @@ def quotient(numerator: B, denominator: B) -> Circuit[B, tuple[B, B]]:
     return concat(bits), rest
 
 
-def _zero_plane(share: B) -> B:
+def _zero_plane(share: BooleanPlanes) -> BooleanPlanes:
     return public_like(share, np.zeros((1, share.first.shape[1]), dtype=np.uint64))
 
 
@@ -244,10 +225,12 @@ def divide_shared(
     magnitude = bits.plus(extra[:size])
     signed = yield from multiply(stage, magnitude, factor)
     result = yield from multiply(stage, signed, extra[size:])
-    return replace(result), known
+    return result, known
 
 
-def _rounded(top: B, bottom: B, rounding: Rounding) -> Circuit[B, tuple[B, B, B]]:
+def _rounded(
+    top: BooleanPlanes, bottom: BooleanPlanes, rounding: Rounding
+) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes, BooleanPlanes]]:
     """Return (floor quotient, whether to round up, whether the divisor is not 0)."""
     zero = public_like(bottom, np.zeros_like(bottom.first))
     whole, rest = yield from quotient(top, bottom)
@@ -256,7 +239,7 @@ def _rounded(top: B, bottom: B, rounding: Rounding) -> Circuit[B, tuple[B, B, B]
         return whole, _zero_plane(whole), known
     # Nearest: twice the rest against the divisor, in one more bit; both strict comparisons, then the tie.
     twice, wide = concat([_zero_plane(rest), rest]), concat([bottom, _zero_plane(bottom)])
-    above, below = yield from side_by_side(less(wide, twice), less(twice, wide))
+    above, below = yield from side_by_side([less(wide, twice), less(twice, wide)])
     (even_tie,) = yield [(invert(below), whole.plane(0))]
     (tie,) = yield [(invert(above), even_tie)]
     return whole, xor_shares(above, tie), known

@@ -19,7 +19,7 @@ from mpc_ops.protocol.sort_plan import QuickPlan
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes, to_planes
 
-__all__ = ["NUMBER", "quick_order", "quick_sort"]
+__all__ = ["NUMBER", "KeyWords", "quick_order", "quick_sort"]
 
 NUMBER = "(row number)"
 """Column of row numbers while a sort runs."""
@@ -43,7 +43,7 @@ def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
     Leaks: the order of the rows that it is given, which says nothing if they were shuffled and no two keys are equal.
     """
     plan = QuickPlan(key.count, pivots)
-    words = _KeyWords(key)
+    words = KeyWords(key)
     while (pairs := plan.pairs()) is not None:
         left, right = (words.planes(flow, side) for side in pairs)
         bits = yield from evaluate(flow.stage, f"level{plan.levels}", [less(left, right)])
@@ -52,7 +52,7 @@ def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
     return plan.order
 
 
-class _KeyWords:
+class KeyWords:
     """Both components of all keys row by row, so that any rows' planes are one gather and one transposition."""
 
     def __init__(self, key: BooleanPlanes) -> None:
