@@ -223,7 +223,7 @@ def quantile(
     Leaks: n, the widths, a and b; what a sort leaks.
 
     Raises:
-        LocalProtocolError: RANK_INVALID, TABLE_INVALID.
+        LocalProtocolError: RANK_INVALID, ROWS_INVALID.
     """
     above, below = part
     if not 0 <= above <= below or below < 1 or key.valid is None or key.nulls_first or rows.count < 1:

@@ -142,11 +142,11 @@ def move_to(flow: Flow, rows: Rows, places: RingVector) -> Steps[Rows]:
     Leaks: nothing but n: what is opened is a uniformly random permutation, whatever `places` is.
 
     Raises:
-        LocalProtocolError: TABLE_INVALID for another number of places, or a column named "(place)"; SHARE_FOREIGN.
+        LocalProtocolError: ROWS_INVALID for another number of places, or a column named "(place)"; SHARE_FOREIGN.
         Abort: PLACES_INVALID if what was opened is no permutation; what the opening raises.
     """
     if places.count != rows.count:
-        raise LocalProtocolError("TABLE_INVALID", "a place per row is wanted", expected=rows.count, got=places.count)
+        raise LocalProtocolError("ROWS_INVALID", "a place per row is wanted", expected=rows.count, got=places.count)
     if rows.count == 0:
         return rows
     result = yield from _move_scaled(flow, rows, _scaled(places))
@@ -169,7 +169,7 @@ def move_numbered(flow: Flow, rows: Rows, numbers: BooleanPlanes, places: RingVe
     Leaks: nothing but n: both openings are uniformly random permutations.
     """
     if not places.count == numbers.count == rows.count:
-        raise LocalProtocolError("TABLE_INVALID", "a number and a place per row", expected=rows.count, got=places.count)
+        raise LocalProtocolError("ROWS_INVALID", "a number and a place per row", expected=rows.count, got=places.count)
     if rows.count == 0:
         return rows
     pairs = Rows({_NUMBER: numbers, _PLACE: _scaled(places)})
@@ -192,7 +192,7 @@ def _scaled(places: RingVector) -> RingVector:
 
 def _move_scaled(flow: Flow, rows: Rows, scaled: RingVector) -> Steps[Rows]:
     if _PLACE in rows.columns:
-        raise LocalProtocolError("TABLE_INVALID", "a column has a name that is reserved", got=_PLACE)
+        raise LocalProtocolError("ROWS_INVALID", "a column has a name that is reserved", got=_PLACE)
     skip = _skip(rows.count)
     shuffled = yield from shuffle_in_stage(flow.stage, rows.plus({_PLACE: scaled}), {_PLACE: skip})
     (opened,) = yield from flow.open([shuffled.ring(_PLACE)])
@@ -240,10 +240,10 @@ def compact(flow: Flow, rows: Rows, keep: str, *, size: int | None = None) -> St
         keep: name of a Boolean column of width 1; the result has it too.
         size: public, at most n.
 
-    Rounds, bytes, security, errors, leaks: as `partition`; TABLE_INVALID for a size outside 0 to n.
+    Rounds, bytes, security, errors, leaks: as `partition`; ROWS_INVALID for a size outside 0 to n.
     """
     if size is not None and not 0 <= size <= rows.count:
-        raise LocalProtocolError("TABLE_INVALID", "a size is outside of the table", expected=rows.count, got=size)
+        raise LocalProtocolError("ROWS_INVALID", "a size is outside of the table", expected=rows.count, got=size)
     left_out = invert(rows.bits(keep))
     if rows.count:
         places = yield from digit_places(flow.stage, left_out)

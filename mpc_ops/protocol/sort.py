@@ -36,7 +36,7 @@ def sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], *, pivots: int = 1) ->
         n alone. What is opened (comparison bits, or permutations) is distributed the same for all data.
 
     Raises:
-        LocalProtocolError: TABLE_INVALID for a key that the table does not have; SHARE_FOREIGN, STAGE_ORDER.
+        LocalProtocolError: ROWS_INVALID for a key that the table does not have; SHARE_FOREIGN, STAGE_ORDER.
         Abort: what barriers and openings raise; TAG_MISMATCH, PLACES_INVALID.
     """
     check_keys(rows, keys)

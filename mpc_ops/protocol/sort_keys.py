@@ -41,12 +41,12 @@ def check_keys(rows: Rows, keys: Sequence[SortKey]) -> None:
     """Refuse keys that the table does not have.
 
     Raises:
-        LocalProtocolError: TABLE_INVALID.
+        LocalProtocolError: ROWS_INVALID.
     """
     if not keys or any(rows.bits(key.name).width == 0 for key in keys):
-        raise LocalProtocolError("TABLE_INVALID", "a sort has at least one key, and each has at least one bit")
+        raise LocalProtocolError("ROWS_INVALID", "a sort has at least one key, and each has at least one bit")
     if any(key.valid is not None and rows.bits(key.valid).width != 1 for key in keys):
-        raise LocalProtocolError("TABLE_INVALID", "a validity column has one bit")
+        raise LocalProtocolError("ROWS_INVALID", "a validity column has one bit")
 
 
 def key_width(rows: Rows, keys: Sequence[SortKey]) -> int:

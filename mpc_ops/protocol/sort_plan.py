@@ -70,7 +70,7 @@ class QuickPlan:
     def __init__(self, count: int, pivots: int) -> None:
         if not 1 <= pivots <= MAX_PIVOTS or count > MAX_ROWS:
             raise LocalProtocolError(
-                "TABLE_INVALID", "too many rows, or another number of pivots than 1 to 15", got=count
+                "ROWS_INVALID", "too many rows, or another number of pivots than 1 to 15", got=count
             )
         self._pivots = pivots
         self.order: Index = np.arange(count, dtype=np.int64)
@@ -126,11 +126,11 @@ class QuickPlan:
         """Take the bits "left row's key < right row's key" of the pairs, and split the segments.
 
         Raises:
-            LocalProtocolError: TABLE_INVALID for another number of bits, or without a level.
+            LocalProtocolError: ROWS_INVALID for another number of bits, or without a level.
         """
         level = self._level
         if level is None or less.shape != level.left.shape:
-            raise LocalProtocolError("TABLE_INVALID", "other comparison bits than the level's", got=less.shape)
+            raise LocalProtocolError("ROWS_INVALID", "other comparison bits than the level's", got=less.shape)
         self._level = None
         live = len(level.segment)
         below = np.bincount(level.right[less], minlength=live)
