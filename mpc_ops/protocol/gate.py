@@ -49,7 +49,7 @@ from mpc_ops.protocol.convert import planes_to_ring, values_to_ring
 from mpc_ops.protocol.counts import Bits, Cost, stacked
 from mpc_ops.protocol.gate_places import GateTerms, Places, SliceGate, absorption_order, slice_cost
 from mpc_ops.protocol.party import Steps, together
-from mpc_ops.protocol.products import dots
+from mpc_ops.protocol.products import MAX_OPERATION_TERMS, dots, multiply
 from mpc_ops.protocol.rows import pick_rows, stack_columns
 from mpc_ops.protocol.shares import RingVector, check_boolean, check_ring_share, ring_zero
 from mpc_ops.protocol.stage import ComputeStage
@@ -182,20 +182,23 @@ def _lanes(stage: ComputeStage, measures: RingVector, places: Places, terms: Gat
     top = _spread_lane(whole, leaves)
     for one in at:
         top = top.minus(one)
-    x, y, ends = _value_terms([*at, top], measures, terms)
+    places_of = [*at, top]
+    # Measures in pieces that one operation takes; all pieces share the round.
+    number = measures.count // leaves
+    step = max(1, MAX_OPERATION_TERMS // (leaves * len(places_of)))
+    pieces = [measures[low * leaves : (low + step) * leaves] for low in range(0, number, step)]
+    lanes = [dots(stage, *_value_terms(places_of, piece, terms)) for piece in pieces]
     if counts:
         kept = [*at[:1], flags[depth * leaves + 1 :], _spread_lane(whole, counts[0].count - terms.candidates)]
-        offset = int(ends[-1]) if len(ends) else 0
-        x, y = [*x, *kept], [*y, counts[0]]
-        ends = np.concatenate([ends, offset + np.arange(1, counts[0].count + 1, dtype=np.int64)])
-    lanes = yield from dots(stage, _stack(x), _stack(y), ends)
-    values = measures.count // leaves * terms.cells
-    return GateOutput(values=lanes[:values], counts=lanes[values:] if counts else None)
+        lanes.append(multiply(stage, _stack(kept), counts[0]))
+    found = yield from together(*lanes)
+    values = _stack(found[: len(pieces)]) if pieces else ring_zero(stage, 0)
+    return GateOutput(values=values, counts=found[-1] if counts else None)
 
 
 def _value_terms(
     flags: Sequence[RingVector], measures: RingVector, terms: GateTerms
-) -> tuple[list[RingVector], list[RingVector], NDArray[np.int64]]:
+) -> tuple[RingVector, RingVector, NDArray[np.int64]]:
     """Return the factors of every output lane of the measures, measure by measure and level by level, and their ends."""
     leaves = terms.leaves
     number, size = measures.count // leaves, leaves * len(flags)
@@ -209,7 +212,7 @@ def _value_terms(
     lanes, whose = np.arange(size, dtype=np.int64), np.arange(number, dtype=np.int64)
     values = whose[:, None] * leaves + lanes % leaves
     ends = (whose[:, None] * size + inner).reshape(-1)
-    return [_take(_stack(flags), np.tile(lanes, number))], [_take(measures, values.reshape(-1))], ends
+    return _take(_stack(flags), np.tile(lanes, number)), _take(measures, values.reshape(-1)), ends
 
 
 def _take(x: RingVector, index: NDArray[np.int64]) -> RingVector:

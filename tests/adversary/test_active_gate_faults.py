@@ -59,7 +59,7 @@ def test_the_honest_run_is_right() -> None:
 def gate_messages() -> list[tuple[str, int]]:
     """(step, which message of that step) of every message of the Gate that a party sends."""
     cost = gate_cost([SCENE.padded_units()], [1], TERMS)
-    return [(f"gate/{depth}", 0) for depth in range(cost.rounds - 3)] + [("ring-products", n) for n in range(5)]
+    return [(f"gate/{depth}", 0) for depth in range(cost.rounds - 3)] + [("ring-products", n) for n in range(6)]
 
 
 def bending(step: str, number: int, count: list[int], rng: random.Random):

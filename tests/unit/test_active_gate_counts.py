@@ -159,6 +159,16 @@ def test_more_cells_than_one_group_of_pairs() -> None:
     assert (outcome.rounds[0], outcome.sent_bytes[0]) == (cost.rounds, cost.sent)
 
 
+def test_more_products_than_one_operation_takes_are_cut_into_pieces_of_one_round(monkeypatch) -> None:
+    one = random_slice(random.Random(4), (("a", "b"), ("x", "y")), 2, 40, 80, measures=5)
+    terms = GateTerms(domains=one.domains, k=4, counts=True)
+    monkeypatch.setattr("mpc_ops.protocol.gate.MAX_OPERATION_TERMS", 2 * 3 * 4 + 1)
+    ((values, counts),), outcome = run_gate([one], terms, random.Random(1), security="passive")
+    assert (values, counts) == clear_lanes(one, 4, totals=False)
+    cost = gate_cost([one.padded_units()], [5], terms)
+    assert (outcome.rounds[0], outcome.sent_bytes[0]) == (cost.rounds, cost.sent)
+
+
 def test_a_slice_in_which_publicly_nobody_is_costs_nothing_and_holds_zeros() -> None:
     one = Slice((("a", "b"),), 2, 2, [])
     terms = GateTerms(domains=one.domains, k=3, counts=True, totals=True)
