@@ -31,7 +31,7 @@ from mpc_ops.protocol.shares import (
     xor,
 )
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage
-from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
+from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body
 from mpc_ops.ring.planes import words_for
 
 __all__ = ["Circuit", "and_many", "evaluate", "mux", "random_boolean"]
@@ -72,8 +72,8 @@ def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> St
         return [left for left, _ in pairs]
     masks = stage.streams("and", words)
     own = _products(x, y, masks)
-    inbound = yield from stage.exchange(step, to_prev=to_bytes(own), expect_next=words * LANE_BYTES)
-    z = (own, from_bytes(inbound.from_next, words))
+    inbound = yield from stage.exchange(step, to_prev=as_body(own), expect_next=words * LANE_BYTES)
+    z = (own, from_body(inbound.from_next, words))
     if isinstance(stage, ActiveStage):
         stage.log(AndLog).add(x, y, z, masks)
         yield from stage.settle()

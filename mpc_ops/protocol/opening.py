@@ -17,7 +17,7 @@ from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.shares import BooleanPlanes, RingVector, check_owner
 from mpc_ops.protocol.stage import ActiveStage, BarrierToken, ComputeStage, PassiveStage
 from mpc_ops.randomness import encode_context
-from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
+from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body, to_bytes
 from mpc_ops.ring.planes import from_planes
 
 __all__ = ["Openable", "open_passive", "open_to", "open_to_all"]
@@ -65,7 +65,13 @@ def open_to(
 
 
 def _digest(stage: ComputeStage, body: Body) -> bytes:
-    return hashlib.sha256(encode_context(*stage.terms.context(stage.name), "open", len(body)) + body).digest()
+    digest = hashlib.sha256(encode_context(*stage.terms.context(stage.name), "open", len(body)))
+    digest.update(body)
+    return digest.digest()
+
+
+def _joined(vectors: Sequence[RingArray]) -> Body:
+    return as_body(vectors[0]) if len(vectors) == 1 else b"".join(map(to_bytes, vectors))
 
 
 def _open(
@@ -76,8 +82,8 @@ def _open(
     _check_receivers(stage, receivers)
     stage.spend(token)
     held = [share.words() for share in shares]
-    first = b"".join(to_bytes(words[0]) for words in held)
-    second = b"".join(to_bytes(words[1]) for words in held)
+    first = _joined([words[0] for words in held])
+    second = _joined([words[1] for words in held])
     size = len(first)
     party, before, after = stage.party, (stage.party - 1) % 3, (stage.party + 1) % 3
     mine = party in receivers and size > 0
@@ -103,7 +109,7 @@ def _open(
 def _values(shares: Sequence[Openable], lengths: Sequence[int], third: Body) -> list[RingArray]:
     out, place = [], 0
     for share, words in zip(shares, lengths, strict=True):
-        values = share.combine(from_bytes(third[place : place + words * LANE_BYTES], words))
+        values = share.combine(from_body(third[place : place + words * LANE_BYTES], words))
         place += words * LANE_BYTES
         out.append(values if isinstance(share, RingVector) else _plain(share, values))
     return out
@@ -127,7 +133,7 @@ def open_passive(
         check_owner(stage, share)
     _check_receivers(stage, receivers)
     held = [share.words() for share in shares]
-    first = b"".join(to_bytes(words[0]) for words in held)
+    first = _joined([words[0] for words in held])
     mine = stage.party in receivers
     inbound = yield from stage.exchange(
         "open", to_next=first if (stage.party + 1) % 3 in receivers else b"", expect_prev=len(first) if mine else 0

@@ -14,7 +14,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.shares import RingVector, ring_of
 from mpc_ops.protocol.stage import ComputeStage
-from mpc_ops.ring import LANE_BYTES, RingArray, check_ring, from_bytes, to_bytes
+from mpc_ops.ring import LANE_BYTES, RingArray, as_body, check_ring, from_body
 
 __all__ = ["input_of_all"]
 
@@ -47,11 +47,11 @@ def input_of_all(stage: ComputeStage, values: RingArray, counts: Sequence[int]) 
     check_ring(values, counts[party])
     first, second = stage.streams("own-input", max(counts))
     own = values - second[: counts[party]]
-    inbound = yield from stage.exchange("own-input", to_prev=to_bytes(own), expect_next=LANE_BYTES * counts[after])
+    inbound = yield from stage.exchange("own-input", to_prev=as_body(own), expect_next=LANE_BYTES * counts[after])
     out = {
         party: ring_of(stage, own, second[: counts[party]]),
         # Of the next operator's value this party holds components `party` = 0 and `party + 1`, which came.
-        after: ring_of(stage, np.zeros(counts[after], dtype=np.uint64), from_bytes(inbound.from_next, counts[after])),
+        after: ring_of(stage, np.zeros(counts[after], dtype=np.uint64), from_body(inbound.from_next, counts[after])),
     }
     before = counts[party - 1]
     # Of the previous operator's value it holds component `party`, drawn with it, and `party + 1` = 0.

@@ -11,13 +11,13 @@ message of another session, stage or step never reaches protocol code.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
+from mpc_ops.randomness.local_tag import LocalTags
 
 __all__ = [
     "MAX_EARLY_ROUNDS",
@@ -158,7 +158,8 @@ class Party(Generic[T]):
         self._result: list[T] = []
         self._wanted: tuple[Round, ...] = ()
         self._waiting: dict[Address, Body] = {}
-        self._digests: dict[Address, bytes] = {}
+        self._tags = LocalTags()
+        self._seen: dict[Address, bytes] = {}
         self._over = False
         self._started = False
 
@@ -217,10 +218,10 @@ class Party(Generic[T]):
         address, body = message.address, message.body
         if address.session != self._session or address.receiver != self.party or address.sender not in self._peers():
             raise self._wrong("MESSAGE_FOREIGN", "a message of another session or party", address)
-        digest = hashlib.sha256(body).digest()
-        known = self._digests.get(address)
+        tag = self._tags.tag(body)
+        known = self._seen.get(address)
         if known is not None:
-            if not hmac.compare_digest(known, digest):
+            if not hmac.compare_digest(known, tag):
                 raise self._wrong("MESSAGE_CHANGED", "a second, different message came for one address", address)
             return []
         if not self.rounds <= address.round <= self.rounds + MAX_EARLY_ROUNDS or not 0 <= address.part < _MAX_PARTS:
@@ -228,7 +229,7 @@ class Party(Generic[T]):
         waiting = [len(held) for place, held in self._waiting.items() if place.sender == address.sender]
         if not body or len(waiting) >= MAX_WAITING_MESSAGES or sum(waiting) + len(body) > MAX_WAITING_BYTES:
             raise self._wrong("FRAME_OUT_OF_ORDER", "an empty message, or too much waits for its round", address)
-        self._digests[address] = digest
+        self._seen[address] = tag
         self._waiting[address] = body
         return self._advance()
 
@@ -277,9 +278,7 @@ class Party(Generic[T]):
             self.done, self._wanted = True, ()
             return []
         self.rounds += 1
-        self._digests = {
-            place: digest for place, digest in self._digests.items() if place.round > self.rounds - _REMEMBERED_ROUNDS
-        }
+        self._seen = {place: tag for place, tag in self._seen.items() if place.round > self.rounds - _REMEMBERED_ROUNDS}
         return self._outgoing(self._wanted)
 
     def _outgoing(self, rounds: Sequence[Round]) -> list[Message]:

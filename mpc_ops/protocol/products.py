@@ -28,7 +28,7 @@ from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, GateView
 from mpc_ops.protocol.ring_roles import RingBatch
 from mpc_ops.protocol.shares import R, RingVector, check_ring_share, ring_of
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage, GateLog
-from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes
+from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body
 from mpc_ops.ring.wide import segment_sums_words
 
 __all__ = [
@@ -223,8 +223,8 @@ def dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64]) -> Steps[R]:
         z_own += own_squares
         z_own += r_own
         z_own -= r_next
-    inbound = yield from stage.exchange("ring-products", to_prev=to_bytes(z_own), expect_next=outputs * LANE_BYTES)
-    z_next = from_bytes(inbound.from_next, outputs)
+    inbound = yield from stage.exchange("ring-products", to_prev=as_body(z_own), expect_next=outputs * LANE_BYTES)
+    z_next = from_body(inbound.from_next, outputs)
     if isinstance(stage, ActiveStage):
         l_own = own_squares + r_own - z_own
         l_next = _products(x.second, y.second, ends, plain=plain) + r_next - z_next

@@ -16,8 +16,8 @@ __all__ = ["MAX_LANES", "SEED_BYTES", "derive", "expand"]
 SEED_BYTES = 32
 MAX_LANES = 1 << 33
 """2^32 AES blocks of 16 bytes per key, which is the most that one context may use."""
-_CHUNK_BYTES = 1 << 20
-_ZEROS = bytes(_CHUNK_BYTES)
+_CHUNK_BYTES = 256 << 10
+_ZEROS = memoryview(bytes(_CHUNK_BYTES))
 
 
 def derive(key: bytes, *context: ContextItem) -> bytes:
@@ -56,10 +56,10 @@ def expand(seed: bytes, lanes: int, *context: ContextItem) -> RingArray:
         )
     cipher = Cipher(algorithms.AES(derive(seed, "expand", *context)), modes.CTR(bytes(16))).encryptor()
     size = lanes * 8
-    # update_into may ask for one block of room beyond the data.
-    buffer = bytearray(size + 16)
-    view = memoryview(buffer)
+    # update_into may ask for one block of room beyond the data; the vector keeps it.
+    room = np.empty(lanes + 2, dtype="<u8")
+    view = room.data.cast("B")
     for start in range(0, size, _CHUNK_BYTES):
         length = min(_CHUNK_BYTES, size - start)
         cipher.update_into(_ZEROS[:length], view[start : start + length + 15])
-    return np.frombuffer(buffer, dtype="<u8", count=lanes).astype(np.uint64, copy=False)
+    return room[:lanes].astype(np.uint64, copy=False)

@@ -5,7 +5,7 @@ bug of the caller and raises LocalProtocolError RING_TYPE instead of being conve
 """
 
 from mpc_ops.ring.arithmetic import BLOCK_LANES, add, add_into, check_ring, negate, sub, sub_into, zeros
-from mpc_ops.ring.coding import SIGNED_LIMIT, decode_signed, encode_signed, from_bytes, to_bytes
+from mpc_ops.ring.coding import SIGNED_LIMIT, as_body, decode_signed, encode_signed, from_body, from_bytes, to_bytes
 from mpc_ops.ring.types import LANE_BYTES, RingArray, SignedArray
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     "SignedArray",
     "add",
     "add_into",
+    "as_body",
     "check_ring",
     "decode_signed",
     "encode_signed",
+    "from_body",
     "from_bytes",
     "negate",
     "sub",

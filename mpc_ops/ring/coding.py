@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,12 @@ from mpc_ops.errors import Abort, LocalDataError, PeerProtocolError
 from mpc_ops.ring.arithmetic import check_ring
 from mpc_ops.ring.types import LANE_BYTES, RingArray, SignedArray
 
-__all__ = ["SIGNED_LIMIT", "decode_signed", "encode_signed", "from_bytes", "to_bytes"]
+__all__ = ["SIGNED_LIMIT", "as_body", "decode_signed", "encode_signed", "from_body", "from_bytes", "to_bytes"]
 
 SIGNED_LIMIT = 1 << 63
+SMALL_BODY = 64 << 10
 _LITTLE = np.dtype("<u8")
+_NATIVE = sys.byteorder == "little"
 
 
 def encode_signed(values: SignedArray | Sequence[int], low: int, high: int) -> RingArray:
@@ -89,3 +92,24 @@ def from_bytes(data: bytes | bytearray | memoryview, lanes: int) -> RingArray:
             "LENGTH_INVALID", "wrong number of bytes", expected=f"{lanes * LANE_BYTES} bytes", got=f"{len(data)} bytes"
         )
     return np.frombuffer(data, dtype=_LITTLE).astype(np.uint64)
+
+
+def as_body(values: RingArray) -> bytes | memoryview:
+    """Return what `to_bytes` returns, long vectors without copying them: the vector must never change afterwards."""
+    if check_ring(values).nbytes <= SMALL_BODY or not _NATIVE:
+        return to_bytes(values)
+    return values.data.cast("B").toreadonly()
+
+
+def from_body(data: bytes | bytearray | memoryview, lanes: int) -> RingArray:
+    """Return what `from_bytes` returns, a long memory view without copying it: the vector must not be written to.
+
+    Raises:
+        PeerProtocolError: LENGTH_INVALID for any other number of bytes.
+    """
+    if isinstance(data, memoryview) and _NATIVE and len(data) == lanes * LANE_BYTES:
+        values = np.frombuffer(data, dtype=np.uint64)
+        if values.flags.aligned:
+            values.flags.writeable = False
+            return values
+    return from_bytes(data, lanes)

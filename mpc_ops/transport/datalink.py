@@ -349,7 +349,7 @@ class DataLink:
             self._opener.open_into(self._address(label, part, total, outbound=False), sealed, piece)
             self.received.frames += 1
         self.received.messages += 1
-        self._inbox.put(Arrived(self.ends.peer, label, bytes(body) if total <= _SMALL else body))
+        self._inbox.put(Arrived(self.ends.peer, label, bytes(body) if total <= _SMALL else body.toreadonly()))
         return True
 
     def _read(self, into: memoryview) -> memoryview:

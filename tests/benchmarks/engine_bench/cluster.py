@@ -41,7 +41,7 @@ class Run:
         bytes_per_party: most bytes that a party sent on its links: heads, ciphertexts, tags; below them only TLS and TCP.
         payload_bytes: most bytes of message bodies that a party sent.
         rounds: rounds of the protocol.
-        peak_mb: most resident memory of a party while it ran, in MiB.
+        peak_mb: most resident memory of a party while it ran, in MiB; means something in a `fresh` run.
     """
 
     seconds: float
@@ -103,14 +103,27 @@ class Cluster:
         about = {"members": MEMBERS, "identities": identities, "authorities": authorities}
         (self._folder / "cluster.json").write_text(json.dumps(about), encoding="utf-8")
 
-    def run(self, workload: str, count: int, security: str) -> Run:
+    def run(self, workload: str, count: int, security: str, *, fresh: bool = False) -> Run:
         """Run a workload once and compare what each party opened with the plaintext.
+
+        Args:
+            workload: key of WORKLOADS.
+            count: rows.
+            security: `passive` or `active`.
+            fresh: give free memory back to the system before, so that `peak_mb` is that of this run; it takes longer.
 
         Raises:
             ClusterError: naming the party and what it said.
         """
         self._attempt += 1
-        work = {"workload": workload, "n": count, "security": security, "seed": SEED, "attempt": self._attempt}
+        work = {
+            "workload": workload,
+            "n": count,
+            "security": security,
+            "seed": SEED,
+            "attempt": self._attempt,
+            "fresh": fresh,
+        }
         self._tell({"run": work})
         self._all("ready")
         self._tell({"go": True})

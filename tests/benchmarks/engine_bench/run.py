@@ -4,7 +4,7 @@
 python tests/benchmarks/engine_bench/run.py [--only W1,W2] [--n 10000] [--repeat 5] [--link 80ms:300mbit]
                                             [--security active] [--backend numpy] [--out FILE]
 ```
-Each workload is run once to warm up and then `--repeat` times; `seconds` is the median. Every run's result is compared with
+Each workload is run once to warm up, which gives `peak_mb`, and then `--repeat` times; `seconds` is the median. Every run's result is compared with
 the plaintext at all three parties. `engine.json` holds one line per workload, security and backend; `engine-runs.json` every
 single time, with the machine it was measured on.
 """
@@ -38,7 +38,9 @@ def backends() -> tuple[str, ...]:
     return ("compiled", "numpy") if calls.PRESENT else ("numpy",)
 
 
-def record(name: str, count: int, security: str, backend: str, *, runs: list[Run], link: str | None) -> dict[str, Any]:
+def record(
+    name: str, count: int, security: str, backend: str, *, first: Run, runs: list[Run], link: str | None
+) -> dict[str, Any]:
     """One line of engine.json."""
     work = lookup(name)
     out: dict[str, Any] = {
@@ -50,7 +52,7 @@ def record(name: str, count: int, security: str, backend: str, *, runs: list[Run
         "seconds": round(statistics.median(run.seconds for run in runs), 4),
         "bytes_per_party": max(run.bytes_per_party for run in runs),
         "rounds": runs[0].rounds,
-        "peak_mb": round(max(run.peak_mb for run in runs), 1),
+        "peak_mb": round(first.peak_mb, 1),
     }
     if link:
         out["link"] = link
@@ -67,8 +69,9 @@ def measure(
             for name in names:
                 for security in securities:
                     rows = count or lookup(name).rows
-                    runs = [cluster.run(name, rows, security) for _ in range(repeat + 1)][1:]
-                    line = record(name, rows, security, cluster.backend, runs=runs, link=link)
+                    first = cluster.run(name, rows, security, fresh=True)
+                    runs = [cluster.run(name, rows, security) for _ in range(repeat)]
+                    line = record(name, rows, security, cluster.backend, first=first, runs=runs, link=link)
                     lines.append(line)
                     details.append(
                         {

@@ -3,8 +3,8 @@
 ```
 > {"ports": {...}, "link": "80ms:300mbit" | null, "sid": "..."}    connect, agree on keys
 < {"connected": true}
-> {"run": {"workload": "W1", "n": 1000000, "security": "active", "seed": 7, "attempt": 3}}
-< {"ready": true}                       inputs shared, session made, memory's high-water mark set back
+> {"run": {"workload": "W1", "n": 1000000, "security": "active", "seed": 7, "attempt": 3, "fresh": true}}
+< {"ready": true}                       inputs shared, session made; if `fresh`, free memory given back and peak forgotten
 > {"go": true}
 < {"began": ..., "ended": ..., "cpu": ..., "bytes": ..., "payload": ..., "rounds": ..., "peak_kb": ..., "digest": "..."}
 > {"quit": true}
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import numpy as np
 
+from mpc_ops.engine.memory import keep_memory
 from mpc_ops.engine.runner import drive
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey
 from mpc_ops.kernels import backend
@@ -134,7 +135,8 @@ class Worker:
     def run(self, work: dict[str, Any]) -> dict[str, Any]:
         party = self.party(work)
         before = self.sent()
-        forget_peak()
+        if work["fresh"]:
+            forget_peak()
         say({"ready": True})
         hear()
         began, cpu = time.monotonic(), time.process_time()
@@ -157,6 +159,7 @@ def hear() -> dict[str, Any]:
 
 
 def main() -> None:
+    keep_memory()
     worker = Worker(Path(sys.argv[1]), int(sys.argv[2]))
     say({"port": worker.listener.port, "backend": backend(), "pid": os.getpid()})
     while "quit" not in (message := hear()):
