@@ -212,6 +212,13 @@ def _inverse(places: RingArray, count: int) -> RowIndex:
     return order
 
 
+def _one_bit(rows: Rows, name: str) -> BooleanPlanes:
+    bit = rows.bits(name)
+    if bit.width != 1:
+        raise LocalProtocolError("TABLE_INVALID", "a column of one bit is wanted", expected=1, got=bit.width)
+    return bit
+
+
 def partition(flow: Flow, rows: Rows, bit: str) -> Steps[Rows]:
     """Return the rows whose bit is 0 first, then those whose bit is 1, each in their order (stable).
 
@@ -223,7 +230,7 @@ def partition(flow: Flow, rows: Rows, bit: str) -> Steps[Rows]:
     Rounds: 3 and those of `move_to`.  Sent: 24 n bytes per party and those of `move_to`.
     Security, errors: as `move_to`, `bits_to_ring`, `multiply`.  Leaks: n only, not how many rows have the bit.
     """
-    digit = rows.bits(bit)
+    digit = _one_bit(rows, bit)
     if rows.count == 0:
         return rows
     places = yield from digit_places(flow.stage, digit)
@@ -244,7 +251,7 @@ def compact(flow: Flow, rows: Rows, keep: str, *, size: int | None = None) -> St
     """
     if size is not None and not 0 <= size <= rows.count:
         raise LocalProtocolError("ROWS_INVALID", "a size is outside of the table", expected=rows.count, got=size)
-    left_out = invert(rows.bits(keep))
+    left_out = invert(_one_bit(rows, keep))
     if rows.count:
         places = yield from digit_places(flow.stage, left_out)
         rows = yield from move_to(flow, rows, places)
