@@ -6,8 +6,8 @@ the clock starts, except in W7, which measures the sharing too; outputs are open
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,13 @@ from mpc_ops.protocol.flow import Flow
 from mpc_ops.protocol.own_input import input_of_all
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.products import multiply
+from mpc_ops.protocol.relational.groups import Aggregate, group_by
+from mpc_ops.protocol.relational.ordered import Key, same_as_next
+from mpc_ops.protocol.relational.small_domain import domain_sums
+from mpc_ops.protocol.rows import Rows, stack_columns
+from mpc_ops.protocol.select import median_ranks, select
 from mpc_ops.protocol.shares import BooleanPlanes, RingVector, and_public, boolean_of, ring_of
+from mpc_ops.protocol.sort import SortKey, sort
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import tail_mask, to_planes
 
@@ -57,7 +63,6 @@ class Workload:
         columns: plaintext columns for n rows, from a seeded generator.
         program: the protocol; returns opened values.
         answer: the same from the plaintext.
-        checks: how opened values are compared; equal arrays by default.
     """
 
     name: str
@@ -67,7 +72,6 @@ class Workload:
     columns: Callable[[int, np.random.Generator], dict[str, Column]]
     program: Callable[[Flow, Shares], Steps[Answer]]
     answer: Callable[[Plain], Answer]
-    aliases: Sequence[str] = field(default=())
 
 
 def share_of(columns: Mapping[str, Column], flow: Flow, parts: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
@@ -157,6 +161,89 @@ def equal_and_count(flow: Flow, shares: Shares) -> Steps[Answer]:
     return result
 
 
+# ------------------------------------------------------------------------------- W4 to W6: the relational operations
+
+_GROUPS = 100
+
+
+def _keys(bits: int) -> Callable[[int, np.random.Generator], dict[str, Column]]:
+    def columns(count: int, rng: np.random.Generator) -> dict[str, Column]:
+        return {"key": Column(_uniform(rng, count, bits), bits)}
+
+    return columns
+
+
+def sort_keys(flow: Flow, shares: Shares) -> Steps[Answer]:
+    ordered = yield from sort(flow, Rows({"key": shares["key"]}), [SortKey("key")])
+    result = yield from flow.open([ordered.bits("key")])
+    return result
+
+
+def middle(flow: Flow, shares: Shares) -> Steps[Answer]:
+    rows = Rows({"key": shares["key"]})
+    found = yield from select(flow, rows, [SortKey("key")], median_ranks(rows.count))
+    result = yield from flow.open([found.bits("key")])
+    return result
+
+
+def _unique_sets(bits: int) -> Callable[[int, np.random.Generator], dict[str, Column]]:
+    def columns(count: int, rng: np.random.Generator) -> dict[str, Column]:
+        """Two sets of n keys each, about a third of them in both."""
+        drawn = np.unique(_uniform(rng, 3 * count, bits))
+        drawn = rng.permutation(drawn)[: 2 * count - count // 3]
+        return {"a": Column(drawn[:count].copy(), bits), "b": Column(rng.permutation(drawn[-count:]), bits)}
+
+    return columns
+
+
+def count_common(flow: Flow, shares: Shares) -> Steps[Answer]:
+    both = Rows({"key": stack_columns([shares["a"], shares["b"]])})
+    ordered = yield from sort(flow, both, [SortKey("key")])
+
+    def circuit() -> Circuit[BooleanPlanes, BooleanPlanes]:
+        same = yield from same_as_next(ordered.bits("key"))
+        result = yield from _count(same)
+        return result
+
+    counts = yield from evaluate(flow.stage, "common", [circuit()])
+    result = yield from flow.open(counts)
+    return result
+
+
+def _grouped(bits: int) -> Callable[[int, np.random.Generator], dict[str, Column]]:
+    def columns(count: int, rng: np.random.Generator) -> dict[str, Column]:
+        keys = rng.choice(1 << bits, _GROUPS, replace=False).astype(np.uint64)
+        return {"key": Column(rng.choice(keys, count), bits), "value": Column(_uniform(rng, count, 40))}
+
+    return columns
+
+
+def sum_by_tiny_key(flow: Flow, shares: Shares) -> Steps[Answer]:
+    totals = yield from domain_sums(flow.stage, shares["key"], [shares["value"]])
+    result = yield from flow.open(list(totals.sums))
+    return result
+
+
+def sum_by_key(flow: Flow, shares: Shares) -> Steps[Answer]:
+    groups = yield from group_by(flow, Rows(shares), [Key("key")], [Aggregate("total", "sum", "value")], bound=_GROUPS)
+    result = yield from flow.open([groups.rows.bits("key"), groups.rows.ring("total")])
+    return result
+
+
+def _tiny_totals(plain: Plain) -> Answer:
+    totals = np.zeros(1 << 7, dtype=np.uint64)
+    np.add.at(totals, plain["key"].astype(np.int64), plain["value"])
+    return [totals]
+
+
+def _totals(plain: Plain) -> Answer:
+    keys, group = np.unique(plain["key"], return_inverse=True)
+    sums = np.zeros(len(keys), dtype=np.uint64)
+    np.add.at(sums, group, plain["value"])
+    room = min(_GROUPS, len(plain["key"])) - len(keys)
+    return [np.pad(keys, (0, room)), np.pad(sums, (0, room))]
+
+
 # ---------------------------------------------------------------------------------------- W7: inputs of three owners
 
 
@@ -191,6 +278,30 @@ WORKLOADS: dict[str, Workload] = {
         Workload(
             "W3", "equality of pairs, open the count", 1_000_000, 64, _close_pairs, equal_and_count,
             lambda plain: [np.array([(plain["x"] == plain["y"]).sum()], dtype=np.uint64)],
+        ),
+        *(
+            Workload(
+                f"W4/{bits}", f"sort {bits}-bit keys", 100_000, bits, _keys(bits), sort_keys,
+                lambda plain: [np.sort(plain["key"])],
+            )
+            for bits in (32, 64)
+        ),
+        Workload(
+            "W4b", "median of 64-bit keys", 100_000, 64, _keys(64), middle,
+            lambda plain: [np.sort(plain["key"])[list(median_ranks(len(plain["key"])))]],
+        ),
+        *(
+            Workload(
+                f"W5/{bits}", f"intersection size of two sets of {bits}-bit keys", rows, bits, _unique_sets(bits),
+                count_common, lambda plain: [np.array([len(np.intersect1d(plain["a"], plain["b"]))], dtype=np.uint64)],
+            )
+            for bits, rows in ((32, 10_000), (64, 50_000))
+        ),
+        Workload(
+            "W6/7", "group by a 7-bit key, sum", 100_000, 7, _grouped(7), sum_by_tiny_key, _tiny_totals,
+        ),
+        Workload(
+            "W6/32", "group by a 32-bit key, sum", 100_000, 32, _grouped(32), sum_by_key, _totals,
         ),
         Workload(
             "W7", "share, sum and open values of three owners", 10_000_000, 64, _owned, share_and_sum,
