@@ -42,7 +42,7 @@ def merge_sorted(flow: Flow, tables: Sequence[Rows], keys: Sequence[SortKey]) ->
     Leaks: the tables' lengths and widths; nothing is opened.
 
     Raises:
-        LocalProtocolError: TABLE_INVALID, SHARE_FOREIGN, STAGE_ORDER.
+        LocalProtocolError: ROWS_INVALID, SHARE_FOREIGN, STAGE_ORDER.
         PeerProtocolError: LENGTH_INVALID.
     """
     for table in tables:
@@ -121,5 +121,5 @@ def _swapped_ring(stage: ComputeStage, swap: BooleanPlanes, low: Rows, high: Row
 def _long(columns: Sequence[RingVector]) -> RingVector:
     joined = stack_columns(columns)
     if not isinstance(joined, RingVector):  # pragma: no cover - columns over Z_2^64 stack to one
-        raise LocalProtocolError("TABLE_INVALID", "not a column over Z_2^64")
+        raise LocalProtocolError("ROWS_INVALID", "not a column over Z_2^64")
     return joined

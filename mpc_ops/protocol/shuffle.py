@@ -215,7 +215,7 @@ def _inverse(places: RingArray, count: int) -> RowIndex:
 def _one_bit(rows: Rows, name: str) -> BooleanPlanes:
     bit = rows.bits(name)
     if bit.width != 1:
-        raise LocalProtocolError("TABLE_INVALID", "a column of one bit is wanted", expected=1, got=bit.width)
+        raise LocalProtocolError("ROWS_INVALID", "a column of one bit is wanted", expected=1, got=bit.width)
     return bit
 
 

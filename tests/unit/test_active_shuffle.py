@@ -394,12 +394,12 @@ def test_what_does_not_fit_is_refused():
         yield from compact(flow, rows, "key")
 
     for program, code in (
-        (sized, "TABLE_INVALID"),
-        (reserved, "TABLE_INVALID"),
-        (short, "TABLE_INVALID"),
-        (uneven, "TABLE_INVALID"),
-        (not_a_bit, "TABLE_INVALID"),
-        (no_bit_to_keep, "TABLE_INVALID"),
+        (sized, "ROWS_INVALID"),
+        (reserved, "ROWS_INVALID"),
+        (short, "ROWS_INVALID"),
+        (uneven, "ROWS_INVALID"),
+        (not_a_bit, "ROWS_INVALID"),
+        (no_bit_to_keep, "ROWS_INVALID"),
     ):
         assert refusal(program, spec(5)) == code, program
 
