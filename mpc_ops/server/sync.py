@@ -156,7 +156,7 @@ def decode_sync(data: bytes, peer: str) -> SyncMessage:
     try:
         if len(data) <= _MAX_SYNC_BYTES:
             return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     raise _invalid(data, peer)
 
@@ -166,7 +166,7 @@ def decode_bulk(data: bytes, peer: str) -> BulkMessage:
     try:
         if len(data) <= _MAX_BULK_BYTES:
             return _bulk_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     raise _invalid(data, peer)
 

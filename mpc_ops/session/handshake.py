@@ -80,7 +80,7 @@ def decode_seen(data: bytes) -> SeenOfPeer:
     try:
         if len(data) <= _MAX_BYTES:
             return msgspec.msgpack.decode(data, type=built(SeenOfPeer), strict=True)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     raise PeerProtocolError("MESSAGE_INVALID", "bytes are not a handshake record", got=f"{len(data)} bytes")
 

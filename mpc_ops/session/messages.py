@@ -190,7 +190,7 @@ def decode_message(data: bytes) -> Message:
         )
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # msgspec's text can quote field contents, so it is not repeated.
         raise PeerProtocolError(
             "MESSAGE_INVALID", "bytes are not a session message", got=f"{len(data)} bytes"
@@ -203,5 +203,5 @@ def decode_flushed(data: bytes) -> Flushed:
         raise PeerProtocolError("MESSAGE_INVALID", "frame body is too long", got=f"{len(data)} bytes")
     try:
         return _flushed_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise PeerProtocolError("MESSAGE_INVALID", "frame body is not FLUSHED", got=f"{len(data)} bytes") from None

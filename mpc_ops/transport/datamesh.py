@@ -360,7 +360,7 @@ def _receive(tls: ssl.SSLSocket, kind: type[_M], peer: PartyId) -> _M:
         )  # fmt: skip
     try:
         return msgspec.msgpack.decode(_exactly(tls, length), type=kind)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise PeerProtocolError(
             "MESSAGE_INVALID", f"a peer's {kind.__name__} message is not valid", ids={"party": peer}
         ) from None
