@@ -33,7 +33,7 @@ from mpc_ops.protocol.rows import Column, Rows, stack
 from mpc_ops.protocol.shares import BooleanPlanes, invert, xor
 from mpc_ops.protocol.sort import SortKey, sort
 
-__all__ = ["HAS_FOREIGN", "HAS_PRIMARY", "JoinKind", "Joined", "join", "require_unique"]
+__all__ = ["HAS_FOREIGN", "HAS_PRIMARY", "JoinKind", "Joined", "join", "refuse_repeated", "require_unique"]
 
 JoinKind: TypeAlias = Literal["inner", "left", "full", "semi", "anti"]
 HAS_PRIMARY = "has_primary"
@@ -69,16 +69,17 @@ def require_unique(flow: Flow, joined: Joined) -> Steps[None]:
     """
     if joined.duplicates is not None:
         (flag,) = yield from flow.open([joined.duplicates])
-        _refuse(flow, repeated=bool(flag[0]))
+        refuse_repeated(flow, repeated=bool(flag[0]))
 
 
-def _refuse(flow: Flow, *, repeated: bool) -> None:
+def refuse_repeated(flow: Flow, *, repeated: bool) -> None:
+    """Raise Abort JOIN_NOT_UNIQUE if an opened bit says that keys repeat which must differ."""
     if repeated:
         raise Abort(
             "JOIN_NOT_UNIQUE",
-            "two rows of a join's primary table have the same key",
+            "keys repeat, or do not ascend, in a table in which they must",
             ids=flow.stage.ids(),
-            hint="The owner of that table removes the repetition; nothing that was joined is used",
+            hint="The owner of that table corrects it; nothing that was matched is used",
         )
 
 
@@ -147,7 +148,7 @@ def join(
     asked = [repeated] if repeated is not None and unique == "open" else []
     back, opened = yield from put_back(flow, copied.plus(placed), _ROW, also=asked)
     if asked:
-        _refuse(flow, repeated=bool(opened[0][0]))
+        refuse_repeated(flow, repeated=bool(opened[0][0]))
     return Joined(plan.result(back), repeated)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "next_rows",
     "parity_steps",
     "place_bits",
+    "plus_next",
     "public_flags",
     "row_differences",
     "running",
@@ -34,6 +35,7 @@ __all__ = [
     "running_sum",
     "shift_rows",
     "sum_steps",
+    "sum_with_next",
     "width_of_places",
     "zero_bits",
     "zeros_like",
@@ -76,6 +78,24 @@ def _shift(planes: PlaneArray, distance: int) -> PlaneArray:
 def next_rows(share: B) -> B:
     """Return the share whose row j is row j + 1; the last row is 0."""
     return shift_rows(share, -1)
+
+
+def plus_next(column: Column) -> Column:
+    """Return row j plus (Boolean: XOR) row j + 1; behind the last row is 0."""
+    if isinstance(column, BooleanPlanes):
+        return xor(column, next_rows(column))
+    return sum_with_next(column)
+
+
+def sum_with_next(share: R) -> R:
+    """Return the share of element j plus element j + 1; behind the last one is 0."""
+    return replace(share, first=_with_next(share.first), second=_with_next(share.second))
+
+
+def _with_next(values: RingArray) -> RingArray:
+    out = values.copy()
+    out[:-1] += values[1:]
+    return out
 
 
 def first_row_then(first: B, others: B) -> B:

@@ -114,7 +114,9 @@ class TwoTables:
         out = Rows({KEY: key if usable is None else concat([key, invert(usable)]), OWN: own})
         for name in names:
             parts = [rows.columns.get(name) for rows in self.tables]
-            found = next(part for part in parts if part is not None)
+            found = next((part for part in parts if part is not None), None)
+            if found is None:
+                raise LocalProtocolError("ROWS_INVALID", "neither table has such a column", got=name)
             filled = [
                 zeros_like(found, rows.count) if part is None else part
                 for part, rows in zip(parts, self.tables, strict=True)
