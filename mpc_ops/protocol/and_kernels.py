@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,12 @@ from mpc_ops.ring import RingArray, check_ring
 from mpc_ops.ring.field61 import FIELD_61, FieldArray, PrimeField
 from mpc_ops.ring.planes import WORD_BITS, transpose_bits
 
-__all__ = ["PUBLIC_LAYOUT", "BlockLayout", "Side", "cross_gates", "fold_gates", "pad_words"]
+__all__ = ["PUBLIC_LAYOUT", "BlockLayout", "GatePile", "Side", "cross_gates", "fold_gates", "pad_words"]
 
 _CHUNK_WORDS = 1 << 15
+_PILE_WORDS = 8192
+_SMALL_COLUMNS = 1 << 14
+"""A fold of fewer columns looks up bytes: building tables of 2^16 entries would cost more than the fold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,53 @@ class Side:
         return f"Side(words={len(self.x)}, <redacted>)"
 
 
+Components: TypeAlias = tuple[RingArray, RingArray]
+"""The two components of a vector that a position holds."""
+
+
+class GatePile:
+    """Gate words of one batch, as its proof reads them: x, y, e = x & y ^ z ^ r and r of both components, zero-padded."""
+
+    def __init__(self, layout: BlockLayout, most: int) -> None:
+        """Begin an empty pile for at most `most` words."""
+        self._layout, self._most = layout, most
+        self._rows: NDArray[np.uint64] = np.empty((8, 0), dtype=np.uint64)
+        self.words = 0
+
+    def add(self, x: Components, y: Components, z: Components, r: Components, part: slice) -> None:
+        """Copy a part of some gate words; it fits what is left of `most`."""
+        size = part.stop - part.start
+        self._grow(self.words + size)
+        for start in range(0, size, _PILE_WORDS):
+            stop = min(start + _PILE_WORDS, size)
+            taken, place = slice(part.start + start, part.start + stop), slice(self.words + start, self.words + stop)
+            for component in (0, 1):
+                to_x, to_y, error, mask = (row[place] for row in self._rows[4 * component : 4 * component + 4])
+                to_x[:], to_y[:], mask[:] = x[component][taken], y[component][taken], r[component][taken]
+                np.bitwise_and(to_x, to_y, out=error)
+                error ^= z[component][taken]
+                error ^= mask
+        self.words += size
+
+    def _grow(self, words: int) -> None:
+        room = self._rows.shape[1]
+        if words <= room:
+            return
+        wider = np.empty((8, self._layout.padded(max(words, min(4 * room, self._most)))), dtype=np.uint64)
+        wider[:, : self.words] = self._rows[:, : self.words]
+        self._rows = wider
+
+    def sides(self) -> tuple[Side, Side, Side, Side]:
+        """Return (x, y, e) and (x, y, r) of the first component, then of the second, with zeros up to a whole block."""
+        end = self._layout.padded(self.words)
+        self._rows[:, self.words : end] = 0
+        x0, y0, e0, r0, x1, y1, e1, r1 = (row[:end] for row in self._rows)
+        return Side(x0, y0, e0), Side(x0, y0, r0), Side(x1, y1, e1), Side(x1, y1, r1)
+
+    def __repr__(self) -> str:
+        return f"GatePile(words={self.words}, <redacted>)"
+
+
 def pad_words(parts: Sequence[RingArray], layout: BlockLayout) -> RingArray:
     """Return the parts as one vector, with zeros up to a whole block."""
     words = sum(len(part) for part in parts)
@@ -145,12 +196,12 @@ def cross_gates(left: Side, right: Side, layout: BlockLayout) -> list[int]:
     return totals
 
 
-def _tables(coefficients: Sequence[int], field: PrimeField) -> list[FieldArray]:
-    """Return a table per 16 lanes: table q at v = sum of the coefficients of the bits of v, from lane 16 q on."""
+def _tables(coefficients: Sequence[int], field: PrimeField, bits: int) -> list[FieldArray]:
+    """Return a table per `bits` lanes: table q at v = sum of the coefficients of the bits of v, from lane bits q on."""
     out = []
-    for start in range(0, len(coefficients), 16):
+    for start in range(0, len(coefficients), bits):
         table = np.zeros(1, dtype=np.uint64)
-        for coefficient in coefficients[start : start + 16]:
+        for coefficient in coefficients[start : start + bits]:
             table = np.concatenate([table, field.reduce(table + np.uint64(coefficient))])
         out.append(table)
     return out
@@ -165,10 +216,11 @@ def _columns(words: RingArray, layout: BlockLayout) -> RingArray:
     return rows.reshape(-1)
 
 
-def _look_up(tables: Sequence[FieldArray], words: NDArray[np.uint64], field: PrimeField) -> FieldArray:
-    total = np.take(tables[0], words & np.uint64(0xFFFF))
-    for place, table in enumerate(tables[1:], start=1):
-        total += np.take(table, (words >> np.uint64(16 * place)) & np.uint64(0xFFFF))
+def _look_up(tables: Sequence[FieldArray], words: NDArray[np.uint64], bits: int, field: PrimeField) -> FieldArray:
+    mask = np.uint64((1 << bits) - 1)
+    total = np.take(tables[0], words & mask)
+    for place, table in enumerate(tables[1:], start=1):  # at most 8 elements of 61 bits
+        total += np.take(table, (words >> np.uint64(bits * place)) & mask)
     return field.reduce(total)
 
 
@@ -186,7 +238,8 @@ def fold_gates(
         calls.and_fold((side.x, side.y, side.e), coefficients, out, right=right)
         return out.reshape(-1)
     weights = [int(value) for value in coefficients]
-    tables, everything = _tables(weights, field), sum(weights) % field.p
+    bits = 8 if out.shape[1] < _SMALL_COLUMNS else 16
+    tables, everything = _tables(weights, field, bits), sum(weights) % field.p
     twice = np.uint64(2 * field.p)
     chunk = max(1, (_CHUNK_WORDS >> 3) // layout.block_words) * layout.block_words
     for start in range(0, words, chunk):
@@ -194,8 +247,8 @@ def fold_gates(
         x, y, e = (_columns(vector[part], layout) for vector in (side.x, side.y, side.e))
         place = slice(start // layout.lanes * WORD_BITS, start // layout.lanes * WORD_BITS + len(x))
         for component, word in enumerate((None, x, y, x & y)):
-            plain = np.uint64(everything) if word is None else _look_up(tables, word, field)
-            signed = _look_up(tables, e if word is None else word & e, field)
+            plain = np.uint64(everything) if word is None else _look_up(tables, word, bits, field)
+            signed = _look_up(tables, e if word is None else word & e, bits, field)
             out[component, place] = field.reduce(plain + (twice - (signed << np.uint64(1))))
     if not right:
         return out.reshape(-1)

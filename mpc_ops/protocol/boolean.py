@@ -83,7 +83,7 @@ def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> St
 def _flat(planes: Sequence[Any]) -> RingArray:
     if not planes:
         return np.zeros(0, dtype=np.uint64)
-    return np.concatenate([part.reshape(-1) for part in planes])
+    return planes[0].reshape(-1) if len(planes) == 1 else np.concatenate([part.reshape(-1) for part in planes])
 
 
 def _products(

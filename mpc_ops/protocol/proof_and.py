@@ -30,13 +30,14 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as data
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from mpc_ops.errors import Abort, PeerProtocolError
-from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, Side, cross_gates, fold_gates, pad_words
+from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, GatePile, Side, cross_gates, fold_gates
 from mpc_ops.protocol.blame import ProofAddress
 from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.stage import ActiveStage, GateLog
@@ -78,16 +79,20 @@ class AndProof:
     words: int
     layout: BlockLayout = PUBLIC_LAYOUT
     field: PrimeField = FIELD_61
+    _levels: tuple[tuple[int, ...], int] = data(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_levels", self.layout.levels(self.words))
 
     @property
     def lanes(self) -> tuple[int, ...]:
         """Lanes of every level before the last."""
-        return self.layout.levels(self.words)[0]
+        return self._levels[0]
 
     @property
     def last(self) -> int:
         """Elements of the last level, without its mask."""
-        return self.layout.levels(self.words)[1]
+        return self._levels[1]
 
     @property
     def levels(self) -> int:
@@ -347,8 +352,7 @@ class AndLog(GateLog):
 
     def __init__(self, stage: ActiveStage) -> None:
         super().__init__(stage)
-        # Per entry: x, y, e = x & y ^ z ^ r and r of the own first component, then of the second.
-        self._entries: list[tuple[RingArray, ...]] = []
+        self._piles: list[GatePile] = []
         self._words = 0
 
     @property
@@ -358,7 +362,9 @@ class AndLog(GateLog):
 
     def add(self, x: tuple[RingArray, RingArray], y: tuple[RingArray, RingArray], z: tuple[RingArray, RingArray],
             r: tuple[RingArray, RingArray]) -> None:  # fmt: skip
-        """Log gate words: both components of the inputs, of the output and of the masks; arrays are kept, not copied.
+        """Log a copy of gate words: both components of the inputs, of the output and of the masks.
+
+        A pile is a batch: parts of at most the limit, as many as fit it, so that batches end where the plan's order says.
 
         Raises:
             LocalProtocolError: STAGE_ORDER behind the barrier; RING_LENGTH.
@@ -367,22 +373,28 @@ class AndLog(GateLog):
         words = len(check_ring(x[0]))
         for vector in (*x, *y, *z, *r):
             check_ring(vector, words)
-        errors = [(one & other) ^ out ^ mask for one, other, out, mask in zip(x, y, z, r, strict=True)]
-        entry = (x[0], y[0], errors[0], r[0], x[1], y[1], errors[1], r[1])
-        step = max(1, self.stage.terms.limit_bytes // _LOGGED_BYTES)
-        self._entries += [tuple(vector[at : at + step] for vector in entry) for at in range(0, words, step)]
+        most = max(1, self.stage.terms.limit_bytes // _LOGGED_BYTES)
+        for at in range(0, words, most):
+            part = slice(at, min(at + most, words))
+            if not self._piles or self._piles[-1].words + part.stop - at > most:
+                self._piles.append(GatePile(self.layout, most))
+            self._piles[-1].add(x, y, z, r, part)
         self._words += words
 
-    def _batch(self) -> list[RingArray]:
-        """Take whole entries up to the limit, at least one, and return them as padded vectors."""
-        limit, words, count = self.stage.terms.limit_bytes // _LOGGED_BYTES, 0, 0
-        for entry in self._entries:
-            if count and words + len(entry[0]) > limit:
-                break
-            words, count = words + len(entry[0]), count + 1
-        taken, self._entries = self._entries[:count], self._entries[count:]
-        self._words -= words
-        return [pad_words([entry[place] for entry in taken], self.layout) for place in range(8)]
+    def _roles(self, batch: int) -> tuple[AndProver, LeftVerifier, RightVerifier]:
+        """Take the oldest pile and return the own three parts in its proofs."""
+        pile = self._piles.pop(0)
+        self._words -= pile.words
+        stage, keys = self.stage, self.stage.keys
+        context = (*stage.terms.context(stage.name), self.kind, batch)
+        words = self.layout.padded(pile.words)
+        proofs = [AndProof(context, (stage.party + turn) % 3, words, self.layout) for turn in range(3)]
+        left_of_own, as_right, as_left, right_of_own = pile.sides()
+        return (
+            self.make_prover(proofs[0], left_of_own, right_of_own),
+            LeftVerifier(proofs[1], as_left, keys.second.prg),
+            RightVerifier(proofs[2], as_right, keys.first.prg),
+        )
 
     def prove(self, batch: int) -> Steps[None]:
         """Prove the next batch and verify both neighbours; see the module for rounds, bytes and security.
@@ -391,14 +403,8 @@ class AndLog(GateLog):
             Abort: PROOF_REJECTED naming the prover's position; COIN_MISMATCH naming the pair of verifiers.
             PeerProtocolError: FIELD_RANGE, LENGTH_INVALID.
         """
-        x0, y0, e0, r0, x1, y1, e1, r1 = self._batch()
-        stage, keys = self.stage, self.stage.keys
-        context = (*stage.terms.context(stage.name), self.kind, batch)
-        proofs = [AndProof(context, (stage.party + turn) % 3, len(x0), self.layout) for turn in range(3)]
-        prover = self.make_prover(proofs[0], Side(x0, y0, e0), Side(x1, y1, r1))
-        left = LeftVerifier(proofs[1], Side(x1, y1, e1), keys.second.prg)
-        right = RightVerifier(proofs[2], Side(x0, y0, r0), keys.first.prg)
-        levels = proofs[0].levels
+        prover, left, right = self._roles(batch)
+        stage, levels = self.stage, prover.proof.levels
         for level in range(levels):
             if level:
                 yield from self._coins(batch, level - 1, prover, left, right)
@@ -477,5 +483,5 @@ class AndLog(GateLog):
 
     def wipe(self) -> None:
         """Forget all gates."""
-        self._entries.clear()
+        self._piles.clear()
         self._words = 0

@@ -20,14 +20,14 @@ def encode_context(*items: ContextItem) -> bytes:
     """
     out = [len(items).to_bytes(4, "big")]
     for item in items:
-        if isinstance(item, bool) or not isinstance(item, (str, bytes, int)):
-            raise TypeError(f"a context item cannot be {type(item).__name__}")
         if isinstance(item, str):
             letter, body = b"s", item.encode("utf-8")
         elif isinstance(item, bytes):
             letter, body = b"b", item
-        else:
+        elif isinstance(item, int) and item is not True and item is not False:
             letter, body = b"i", str(item).encode("ascii")
+        else:
+            raise TypeError(f"a context item cannot be {type(item).__name__}")
         if len(body) > _MAX_ITEM_BYTES:
             raise ValueError("a context item is too long")
         out += (letter, len(body).to_bytes(8, "big"), body)
