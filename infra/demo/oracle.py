@@ -2,18 +2,20 @@
 
 It is what nobody in the federation can do, and exists in the demo and the tests alone: it reads every owner's store,
 applies the same Gate, translation and totals in SQL, and `exact_match` compares the published table with it to the cent.
-It shares no code with the product: the product's Gate works on arrays, this one on sets of rows.
+It shares no code with the product: the product's Gate works on shares, or on arrays, this one on sets of rows.
 
-An entity's subtotal of a cell is translated once, half-even to the cent: of its revenue, and of its margin (revenue less
-cost). Totals of amounts and lines are sums of cells; customers are counted distinct per entity at every level.
+An entity's subtotal of a leaf (segment x product line) is translated once, half-even to the cent, before the Gate: of its
+revenue, and of its margin (revenue less cost). Totals of amounts and lines are sums of cells; customers are counted distinct
+per entity at every level, so a customer of two entities counts as two.
 
-The Gate (unit customer, minimum k), per entity and slice (the month; the same month of the prior year):
+The Gate (unit customer, minimum k), per region, over all its entities together, and slice (the month; the same month of the
+prior year):
 
-1. a leaf (segment x product line) with 1..k-1 distinct customers moves to its segment's *not allocated* cell;
+1. a leaf with 1..k-1 distinct customers moves to its segment's *not allocated* cell;
 2. a segment's not-allocated cell that then holds 1..k-1 moves up to the top's;
 3. if the top's then holds 1..k-1, it absorbs the smallest remaining cells (fewest customers, then segment, then product
    line; a segment's not-allocated cell is one of them, with an empty product line) until it holds at least k;
-4. an entity with fewer than k customers in the slice contributes nothing to it.
+4. a region with fewer than k customers in the slice contributes nothing to it.
 
 Step 3 needs no loop: cells are ranked, a customer counts at the first rank that brings it in (the top's own at rank 0),
 and the running sum over the ranks is the size of the union so far; absorption stops at the first rank that reaches k.
@@ -56,44 +58,48 @@ MEASURES = (
 
 # In places, the empty name stands for "not allocated" and NULL for a total. No text from data enters any query below.
 _GATE_SQL = """
-WITH counted AS (
-  SELECT entity, slice, segment, product_line, COUNT(DISTINCT customer) AS n FROM lines GROUP BY ALL
+WITH line AS (
+  SELECT h.region, l.entity, l.slice, l.segment, l.product_line, l.entity || '/' || l.customer AS unit, l.revenue, l.cost
+  FROM lines l JOIN home h USING (entity)
+), counted AS (
+  SELECT region, slice, segment, product_line, COUNT(DISTINCT unit) AS n FROM line GROUP BY ALL
 ), first_move AS (
   SELECT l.*, c.n AS leaf_n, CASE WHEN c.n < $k THEN '' ELSE l.product_line END AS line_1
-  FROM lines l JOIN counted c USING (entity, slice, segment, product_line)
+  FROM line l JOIN counted c USING (region, slice, segment, product_line)
 ), in_segment AS (
-  SELECT entity, slice, segment, COUNT(DISTINCT customer) AS n FROM first_move WHERE line_1 = '' GROUP BY ALL
+  SELECT region, slice, segment, COUNT(DISTINCT unit) AS n FROM first_move WHERE line_1 = '' GROUP BY ALL
 ), second_move AS (
   SELECT f.*, CASE WHEN f.line_1 = '' AND s.n < $k THEN '' ELSE f.segment END AS segment_2
-  FROM first_move f LEFT JOIN in_segment s USING (entity, slice, segment)
+  FROM first_move f LEFT JOIN in_segment s USING (region, slice, segment)
 ), cell AS (
-  SELECT entity, slice, segment_2, line_1, COUNT(DISTINCT customer) AS n FROM second_move GROUP BY ALL
+  SELECT region, slice, segment_2, line_1, COUNT(DISTINCT unit) AS n FROM second_move GROUP BY ALL
 ), ranked AS (
   SELECT *, CASE WHEN segment_2 = '' THEN 0
-            ELSE ROW_NUMBER() OVER (PARTITION BY entity, slice, segment_2 = '' ORDER BY n, segment_2, line_1) END AS rank
+            ELSE ROW_NUMBER() OVER (PARTITION BY region, slice, segment_2 = '' ORDER BY n, segment_2, line_1) END AS rank
   FROM cell
 ), arrives AS (
-  SELECT entity, slice, customer, MIN(rank) AS rank
-  FROM second_move JOIN ranked USING (entity, slice, segment_2, line_1) GROUP BY ALL
+  SELECT region, slice, unit, MIN(rank) AS rank
+  FROM second_move JOIN ranked USING (region, slice, segment_2, line_1) GROUP BY ALL
 ), united AS (
-  SELECT entity, slice, rank, SUM(COUNT(*)) OVER (PARTITION BY entity, slice ORDER BY rank) AS n FROM arrives GROUP BY entity, slice, rank
+  SELECT region, slice, rank, SUM(COUNT(*)) OVER (PARTITION BY region, slice ORDER BY rank) AS n FROM arrives GROUP BY region, slice, rank
 ), absorbed AS (
-  SELECT entity, slice, MIN(rank) AS up_to FROM united
-  WHERE n >= $k AND (entity, slice) IN (SELECT (entity, slice) FROM cell WHERE segment_2 = '') GROUP BY ALL
+  SELECT region, slice, MIN(rank) AS up_to FROM united
+  WHERE n >= $k AND (region, slice) IN (SELECT (region, slice) FROM cell WHERE segment_2 = '') GROUP BY ALL
 ), whole AS (
-  SELECT entity, slice, COUNT(DISTINCT customer) AS n FROM lines GROUP BY ALL
+  SELECT region, slice, COUNT(DISTINCT unit) AS n FROM line GROUP BY ALL
 ), gated AS (
-  SELECT m.entity, m.slice, m.customer, m.revenue, m.cost, m.segment, m.product_line, m.leaf_n,
+  SELECT m.region, m.entity, m.slice, m.unit, m.revenue, m.cost, m.segment, m.product_line, m.leaf_n,
          CASE WHEN r.rank <= COALESCE(a.up_to, -1) THEN '' ELSE m.segment_2 END AS to_segment,
          CASE WHEN r.rank <= COALESCE(a.up_to, -1) THEN '' ELSE m.line_1 END AS to_line
-  FROM second_move m JOIN ranked r USING (entity, slice, segment_2, line_1) LEFT JOIN absorbed a USING (entity, slice)
-  JOIN whole w USING (entity, slice) WHERE w.n >= $k
+  FROM second_move m JOIN ranked r USING (region, slice, segment_2, line_1) LEFT JOIN absorbed a USING (region, slice)
+  JOIN whole w USING (region, slice) WHERE w.n >= $k
 )
 """
 
 _REPORT_SQL = """
 , subtotal AS (
-  SELECT entity, slice, to_segment, to_line, COUNT(*) AS n, SUM(revenue) AS revenue, SUM(cost) AS cost FROM gated GROUP BY ALL
+  SELECT entity, slice, segment, product_line, to_segment, to_line, COUNT(*) AS n, SUM(revenue) AS revenue, SUM(cost) AS cost
+  FROM gated GROUP BY ALL
 ), translated AS (
   SELECT s.*, gc(s.revenue, own.rate) AS rev, gc(s.revenue - s.cost, own.rate) AS margin,
          gc(s.revenue, cur.rate) AS rev_cc, gc(s.revenue - s.cost, cur.rate) AS margin_cc
@@ -102,7 +108,7 @@ _REPORT_SQL = """
   SELECT to_segment, to_line, {amounts} FROM translated GROUP BY ROLLUP (to_segment, to_line)
 ), people AS (
   SELECT to_segment, to_line, {people} FROM (
-    SELECT entity, slice, to_segment, to_line, COUNT(DISTINCT customer) AS n FROM gated GROUP BY entity, slice, ROLLUP (to_segment, to_line)
+    SELECT slice, to_segment, to_line, COUNT(DISTINCT unit) AS n FROM gated GROUP BY slice, ROLLUP (to_segment, to_line)
   ) GROUP BY to_segment, to_line
 )
 SELECT f.segment, f.product_line, {columns}
@@ -111,7 +117,7 @@ LEFT JOIN people p ON p.to_segment IS NOT DISTINCT FROM f.segment AND p.to_line 
 ORDER BY f.position
 """
 
-_MOVES_SQL = "SELECT DISTINCT entity, slice, segment, product_line, leaf_n, to_segment, to_line FROM gated ORDER BY ALL"
+_MOVES_SQL = "SELECT DISTINCT region, slice, segment, product_line, leaf_n, to_segment, to_line FROM gated ORDER BY ALL"
 
 _AMOUNTS = {
     "revenue": ("rev", "month"), "margin": ("margin", "month"), "lines": ("n", "month"),
@@ -145,9 +151,9 @@ class OracleRow:
 
 
 class GatedLeaf(NamedTuple):
-    """A leaf of one entity and slice (`month` or `prior`) with its number of distinct customers."""
+    """A leaf of one region and slice (`month` or `prior`) with its number of distinct customers."""
 
-    entity: str
+    region: str
     slice: str
     segment: str
     product_line: str
@@ -188,6 +194,7 @@ def report(
     rates: Mapping[str, Mapping[str, Mapping[str, str]]],
     *,
     currencies: Mapping[str, str] | None = None,
+    regions: Mapping[str, str] | None = None,
     k: int = 10,
 ) -> list[OracleRow]:
     """Compute the whole report table of `period` from plaintext.
@@ -197,7 +204,8 @@ def report(
         period: the month, for example `2026-03`.
         rates: `reference.rates()`; needs the month and the same month of the prior year.
         currencies: currency of each entity; the demo's by default.
-        k: fewest distinct customers a published cell of an entity may stand for.
+        regions: region of each entity; by default its jurisdiction.
+        k: fewest distinct customers that a cell of a region may stand for.
 
     Returns:
         25 leaves, a not-allocated row and a total per segment, the top's not-allocated row and the grand total.
@@ -221,19 +229,28 @@ def report(
         db.executemany("INSERT INTO fx VALUES (?, ?, ?)", fx)
         db.execute("CREATE TABLE frame (position INTEGER, segment VARCHAR, product_line VARCHAR)")
         db.executemany("INSERT INTO frame VALUES (?, ?, ?)", _frame())
-        db.register("lines", lines)
+        _load(db, lines, regions)
         rows = db.execute(query, {"k": k}).fetchall()
     return [OracleRow(row[0], row[1], dict(zip(MEASURES, row[2:], strict=True))) for row in rows]
 
 
-def gate_map(lines: pa.Table, k: int = 10) -> dict[GatedLeaf, tuple[str, str]]:
-    """Tell where each leaf's lines went: itself, `(segment, "")` or `("", "")`; leaves of dropped entities are absent.
+def _load(db: duckdb.DuckDBPyConnection, lines: pa.Table, regions: Mapping[str, str] | None) -> None:
+    homes = regions or {e.name: e.jurisdiction for e in ENTITIES}
+    db.execute("CREATE TABLE home (entity VARCHAR, region VARCHAR)")
+    db.executemany("INSERT INTO home VALUES (?, ?)", list(homes.items()))
+    db.register("lines", lines)
 
-    For the people who test the demo: which cell of which owner moved is known to that owner alone.
+
+def gate_map(
+    lines: pa.Table, k: int = 10, *, regions: Mapping[str, str] | None = None
+) -> dict[GatedLeaf, tuple[str, str]]:
+    """Tell where each leaf's lines went: itself, `(segment, "")` or `("", "")`; leaves of dropped regions are absent.
+
+    For the people who test the demo: nobody in the federation learns which cell moved.
     """
     query = _GATE_SQL + _MOVES_SQL
     with closing(duckdb.connect()) as db:
-        db.register("lines", lines)
+        _load(db, lines, regions)
         rows = db.execute(query, {"k": k}).fetchall()
     return {GatedLeaf(*row[:5]): (row[5], row[6]) for row in rows}
 

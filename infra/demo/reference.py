@@ -34,8 +34,8 @@ __all__ = [
     "rates",
 ]
 
-# January to March: the year to date is complete in every month, the prior year exists, and every slice of the prior year
-# and of the two later months has cells below ten customers somewhere (tests/unit/test_demo_oracle.py names them).
+# January to March: the year to date is complete in every month, the prior year exists, and every month has cells below ten
+# customers in some country (tests/unit/test_demo_oracle.py names them).
 PERIODS = ("2026-01", "2026-02", "2026-03")
 GROUP_CURRENCY = "EUR"
 RATE_DECIMALS = 8

@@ -18,13 +18,17 @@ OWNERS = st.lists(st.lists(LINE, min_size=1, max_size=40), min_size=1, max_size=
 @settings(max_examples=60, deadline=None)
 @given(owners=OWNERS, k=st.integers(1, 9))
 def test_sql_gate_equals_brute_force(owners, k):
+    # Two owners to a region, one where their number is odd.
     rows = [(f"o{n:02}", "month", *line, 1, 1) for n, owner in enumerate(owners) for line in owner]
     names = ("entity", "slice", "segment", "product_line", "customer", "revenue", "cost")
+    regions = {f"o{n:02}": f"r{n // 2}" for n in range(len(owners))}
+    table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
     found = defaultdict(dict)
-    for leaf, place in gate_map(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), k).items():
-        found[leaf.entity][leaf.segment, leaf.product_line] = place
-    for n, owner in enumerate(owners):
-        assert found[f"o{n:02}"] == gate(owner, k)
+    for leaf, place in gate_map(table, k, regions=regions).items():
+        found[leaf.region][leaf.segment, leaf.product_line] = place
+    for n in range(0, len(owners), 2):
+        union = [(*line[:2], (which, line[2])) for which, owner in enumerate(owners[n : n + 2]) for line in owner]
+        assert found[f"r{n // 2}"] == gate(union, k)
 
 
 @settings(max_examples=200, deadline=None)

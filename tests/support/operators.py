@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ from mpc_ops.server.routing import peers_of
 from mpc_ops.server.signoffs import sign_off_message
 from mpc_ops.server.stage_group import result_info
 from mpc_ops.server.supervise import Supervisor, free_ports, operator_process
-from mpc_ops.sharing import FilingContext, commitment, parts_of, share, sharing_commitments, write_part
+from mpc_ops.sharing import FilingContext, commitment, parts_of, share, sharing_commitments, unit_planes, write_part
 from mpc_ops.transport.peers import PeerHello
 from mpc_ops.transport.tls import client_context
 from tests.support.federation import GROUP_SEATS, RECIPIENT, MadeFederation, make_approval, make_reference, make_release
@@ -206,11 +206,16 @@ class Desk:
 
     def seal(
         self, owner: str, values: np.ndarray, *, period: str = PERIOD, edition: int = 1, take: int = 1,
-        alter: Callable[[str, object], object] | None = None, signers: Iterable[str] | None = None, **change: object,
+        alter: Callable[[str, object], object] | None = None, signers: Iterable[str] | None = None,
+        tables: Sequence[np.ndarray] = (), **change: object,
     ) -> Sealed:  # fmt: skip
-        """Share, seal and sign. `alter(operator, part)` may change a PartPayload, `change` members of the notice."""
+        """Share, seal and sign. `alter(operator, part)` may change a PartPayload, `change` members of the notice.
+
+        `tables`: rows of bits of the protected units, one table per slice, where the Gate stands in the region.
+        """
         where = FilingContext(plan_digest=self.plan.digest, period=period, owner=owner, edition=edition, take=take)
-        sharing = share(np.asarray(values, dtype=np.int64).astype(np.uint64))
+        planes = [unit_planes(np.asarray(rows, dtype=bool)) for rows in tables]
+        sharing = share(np.asarray(values, dtype=np.int64).astype(np.uint64), planes=planes)
         operators = self.made.federation.operators_of(owner)
         base = Filed(
             plan=self.plan.digest, period=period, owner=owner, edition=edition, take=take, kind_of="data",

@@ -29,8 +29,13 @@ def cell(segment, line, customers, entity="a", at="month"):
     return [(entity, at, segment, line, f"c{number}", 100, 40) for number in customers]
 
 
-def moves(rows, k=10):
-    return {(leaf.segment, leaf.product_line): place for leaf, place in gate_map(lines(*rows), k).items()}
+APART = {"a": "a", "b": "b"}
+TOGETHER = {"a": "r", "b": "r"}
+
+
+def moves(rows, k=10, regions=APART):
+    found = gate_map(lines(*rows), k, regions=regions)
+    return {(leaf.segment, leaf.product_line): place for leaf, place in found.items()}
 
 
 def test_gate_leaves_cells_of_ten_alone():
@@ -73,12 +78,33 @@ def test_gate_breaks_ties_by_segment_then_line_and_counts_not_allocated_cells_to
     assert moves(rows) == {("S", "A"): ("", ""), ("T", "A"): ("", ""), ("T", "B"): ("", ""), ("T", "C"): ("T", "C")}
 
 
-def test_gate_drops_an_entity_below_k_and_runs_per_entity_and_slice():
+def test_gate_drops_a_region_below_k_and_runs_per_region_and_slice():
     rows = cell("S", "A", range(9), "a") + cell("S", "A", range(10), "b") + cell("S", "A", range(30), "a", "prior")
-    assert {(leaf.entity, leaf.slice) for leaf in gate_map(lines(*rows))} == {("b", "month"), ("a", "prior")}
-    table = report(lines(*rows), "2026-03", FLAT, currencies={"a": "EUR", "b": "EUR"})
+    found = gate_map(lines(*rows), regions=APART)
+    assert {(leaf.region, leaf.slice) for leaf in found} == {("b", "month"), ("a", "prior")}
+    table = report(lines(*rows), "2026-03", FLAT, currencies={"a": "EUR", "b": "EUR"}, regions=APART)
     total = table[-1].values
     assert (total["customers"], total["revenue"], total["customers_py"]) == (10, 1000, 30)
+
+
+def test_small_owners_pass_together_and_a_customer_of_both_counts_as_two():
+    rows = cell("S", "A", range(5), "a") + cell("S", "A", range(5), "b") + cell("S", "B", range(9), "a")
+    assert moves(rows, regions=TOGETHER) == {("S", "A"): ("", ""), ("S", "B"): ("", "")}
+    rows += cell("T", "A", range(20, 40), "b")
+    assert moves(rows, regions=TOGETHER) == {("S", "A"): ("", ""), ("S", "B"): ("", ""), ("T", "A"): ("T", "A")}
+    assert moves(rows, k=9, regions=TOGETHER)["S", "A"] == ("S", "A")
+    table = report(lines(*rows), "2026-03", FLAT, currencies={"a": "EUR", "b": "EUR"}, regions=TOGETHER, k=9)
+    assert table[-1].values["customers"] == 9 + 5 + 20
+
+
+def test_amounts_are_translated_leaf_by_leaf_and_entity_by_entity_before_they_move():
+    # Half a cent twice: rounded half-even each to 0 before the Gate; together they would be 1.
+    rows = [("a", "month", "BUILDING", line, f"c{line}", 1, 0) for line in ("TIN", "STEEL")]
+    rows += [("b", "month", "MACHINERY", "TIN", f"d{number}", 100, 0) for number in range(3)]
+    fx = FLAT | {"2026-03": {"EUR": {"avg_rate": "0.50000000"}}}
+    table = report(lines(*rows), "2026-03", fx, currencies={"a": "EUR", "b": "EUR"}, regions=TOGETHER, k=2)
+    values = {(row.segment, row.product_line): row.values for row in table}
+    assert (values["BUILDING", ""]["lines"], values["BUILDING", ""]["revenue"]) == (2, 0)
 
 
 def test_k_of_one_moves_nothing():
@@ -97,26 +123,30 @@ def test_translation_is_half_even_on_integers_for_both_signs(amount, rate, expec
         "2026-03",
         FLAT | {"2026-03": {"EUR": {"avg_rate": rate}}},
         currencies={"a": "EUR"},
+        regions=APART,
         k=1,
     )
     assert table[-1].values["revenue"] == expected
 
 
 def by_hand(stores, period, rate_table, k):
-    """The report in plain Python: sets, Decimal and the brute-force Gate."""
+    """The report in plain Python: sets, Decimal and the brute-force Gate over the entities of a jurisdiction."""
     currency = {e.name: e.currency for e in ENTITIES}
+    place_of = {e.name: e.jurisdiction for e in ENTITIES}
     out = defaultdict(Counter)
     by_slice = defaultdict(list)
     for row in lines_of(stores, period).to_pylist():
-        by_slice[row["entity"], row["slice"]].append(row)
-    for (entity, at), rows in by_slice.items():
-        keys = [(row["segment"], row["product_line"], row["customer"]) for row in rows]
+        by_slice[place_of[row["entity"]], row["slice"]].append(row)
+    for (_, at), rows in by_slice.items():
+        keys = [(row["segment"], row["product_line"], (row["entity"], row["customer"])) for row in rows]
         to, tail = gate(keys, k), "" if at == "month" else "_py"
         sums = defaultdict(Counter)
         for row in rows if to else []:
-            sums[to[row["segment"], row["product_line"]]].update(revenue=row["revenue"], cost=row["cost"], lines=1)
+            leaf = row["entity"], row["segment"], row["product_line"]
+            sums[leaf].update(revenue=row["revenue"], cost=row["cost"], lines=1)
         month = period if at == "month" else f"{int(period[:4]) - 1}{period[4:]}"
-        for place, cell_sums in sums.items():
+        for (entity, *leaf), cell_sums in sums.items():
+            place = to[tuple(leaf)]
             figures = {f"lines{tail}": cell_sums["lines"]}
             for suffix, rate_month in {(tail, month)} | ({("_py_cc", period)} if at == "prior" else set()):
                 rate = Decimal(rate_table[rate_month][currency[entity]]["avg_rate"])
@@ -168,18 +198,19 @@ def test_the_demo_report_has_every_row_and_foots(demo):
 
 
 def test_the_gate_shows_every_one_of_its_steps_in_the_demo(demo):
-    fired = {}
+    fired, alone = {}, 0
     for period, table in demo.items():
         for leaf, place in gate_map(table).items():
             if place != (leaf.segment, leaf.product_line):
                 fired[period, *leaf] = place
-    assert len(fired) == 44
-    below = [key for key in fired if key[-1] < 10]
-    assert len(below) == 31  # infra/demo/README.md lists them
-    assert {key[1] for key in below} == {"cn-east", "cn-south", "in-north", "in-south"}
-    assert fired["2026-03", "in-south", "month", "FURNITURE", "STEEL", 8] == ("FURNITURE", "")  # with two others
-    assert fired["2026-03", "in-south", "month", "MACHINERY", "NICKEL", 8] == ("", "")  # alone in its segment
-    assert fired["2026-03", "cn-south", "month", "BUILDING", "NICKEL", 13] == ("", "")  # absorbed, though not small
+        owners = gate_map(table, regions={e.name: e.name for e in ENTITIES})
+        alone += sum(place != (leaf.segment, leaf.product_line) for leaf, place in owners.items())
+    assert (len(fired), alone) == (16, 244)  # infra/demo/README.md says so: small owners pass together
+    assert sum(key[-1] < 10 for key in fired) == 15
+    assert {key[1] for key in fired} == {"IN"}
+    assert fired["2026-02", "IN", "month", "MACHINERY", "STEEL", 8] == ("MACHINERY", "")  # with two others
+    assert fired["2026-01", "IN", "month", "HOUSEHOLD", "BRASS", 9] == ("", "")  # alone in its segment
+    assert fired["2026-01", "IN", "month", "FURNITURE", "COPPER", 11] == ("", "")  # absorbed, though not small
     assert {key[0] for key in fired} == set(PERIODS)
     assert min(leaf.customers for table in demo.values() for leaf in gate_map(table)) == 5
 
