@@ -26,7 +26,16 @@ NUMBER = "(row number)"
 
 
 def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> Steps[Rows]:
-    """Return the rows in stable order; see sort.sort. Keys have been checked and there are at least two rows."""
+    """Return the rows in stable order; see sort.sort. Keys have been checked and there are at least two rows.
+
+    Row numbers of l = ceil(log2 n) bits (at least 1) go below keys of w bits before the shuffle: so all keys differ, equal rows keep
+    their order, and what is opened is the ranking of rows in random order, whatever the data.
+
+    Rounds: those of `shuffle`, 1 if a key has NULLs, and those of `quick_order` for keys of w + l bits.
+    Sent: `shuffle` of all columns and l bits; 8 ceil(n/64) bytes per party for each bit of a key with NULLs; `quick_order`.
+    Security: malicious with abort in an active session.  Leaks: n, widths, and the number of comparisons of each level.
+    Source: Hamada et al. ICISC'12 (quicksort after a shuffle, unique keys).
+    """
     like = rows.bits(keys[0].name)
     shuffled = yield from shuffle(flow, rows.plus({NUMBER: public_like(like, numbered(rows))}))
     key = yield from sort_planes(flow.stage, shuffled, keys)
