@@ -15,7 +15,7 @@ closed ones end as *skipped* (PERIOD_CLOSED). By hand: trigger with a partition 
 | `check_release` | release, own approval, period keys, edition; reads no data | *failed*: approve, or ask the author; *skipped*: closed |
 | `snapshot` | immutable copies of the datasets, one for each period and cut | the store; retried when it does not answer |
 | `validate` | contract and expectations | the page that the message names; correct the source, clear this task |
-| `local_plan` | subtotals, small cells moved by the Gate | the message names column and rule |
+| `local_plan` | subtotals; small cells moved, where the Gate is the owner's | the message names column and rule |
 | `sign_off` | waits for two signatures over the commitment (`comity sign-off`) | gives up after `[comity] wait_days` |
 | `share_and_seal` | shares once, seals one part for each operator | |
 | `deliver` | uploads one part; the same bytes again are no news | retried; an operator that refuses is named |

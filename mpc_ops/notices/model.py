@@ -154,7 +154,8 @@ class Filed(Model, frozen=True, kw_only=True, tag="filed", tag_field="kind"):
     Attributes:
         commitments: three commitments to the components (salts lie in the holders' sealed parts); empty for nil.
         contribution: salted commitment to the figures that the signers signed; the salt stays with the owner.
-        gate_k: the k that the owner's Gate used; tie_out: control totals `passed`, `none` or `failed`.
+        gate_k: the k that the owner's Gate used, 1 where the Gate stands in the region.
+        tie_out: control totals `passed`, `none` or `failed`.
         accepts_difference: the owner accepts that this edition may differ from the last by fewer than min_owners.
     """
 

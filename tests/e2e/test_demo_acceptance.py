@@ -28,8 +28,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from openpyxl import load_workbook
 
-from infra.demo.data import ENTITIES, canaries_of
+from infra.demo.data import ENTITIES, PRODUCT_LINES, SEGMENTS, canaries_of
 from infra.demo.reference import PERIODS, rate_periods
+from local_stores.snapshot.unit_rows import unpack_rows
 from mpc_ops.envelope.canonical import canonical_bytes
 from mpc_ops.envelope.sealing import OVERHEAD_BYTES
 from mpc_ops.evidence.verify import verify_pack
@@ -39,7 +40,7 @@ from mpc_ops.notices.signed import parse_notice
 from mpc_ops.plan.layout import cells, lane_count
 from mpc_ops.plan.model import load_plan
 from mpc_ops.server.sync import CrossFrame, encode_sync
-from mpc_ops.sharing import commitment
+from mpc_ops.sharing import commitment, unit_planes
 from tests.support.demo_run import (
     REPORT,
     ROOT,
@@ -58,6 +59,8 @@ AMOUNTS = ("revenue", "margin", "revenue_py", "margin_py", "revenue_py_cc", "mar
 FOOTING = (*AMOUNTS, "lines", "lines_py")
 MEASURES = (*FOOTING, "customers", "customers_py")
 TO_DATE = ("revenue", "margin", "lines", "revenue_py", "margin_py", "lines_py")
+SIGNED = ("lanes", "kind", "tie_out", "tables")
+"""What an owner's sign-off covers: figures, and the customers' rows of bits."""
 RECORD_CLASSES = {str(kind) for kind in PayloadClass if kind.value.startswith("record_")}
 
 
@@ -273,7 +276,9 @@ def test_no_record_level_class_crossed_and_results_went_to_the_recipient_alone(d
         assert {flow["payload_class"] for flow in crossing} == {
             "aggregate_share", "released_aggregate", "control_metadata", "key_material", "mac_or_commitment", "evidence",
         }  # fmt: skip
-        assert not {flow["payload_class"] for flow in month["flows"]} & RECORD_CLASSES
+        records = [flow for flow in month["flows"] if flow["payload_class"] in RECORD_CLASSES]
+        assert {flow["payload_class"] for flow in records} == {"record_share"}
+        assert {(flow["from"], flow["to"]) for flow in records} == {(code, code) for code in ("CN", "DE", "IN", "SA")}
         released = [flow for flow in month["flows"] if flow["payload_class"] == "released_aggregate"]
         assert sorted((flow["from"], flow["to"]) for flow in released) == [("CH", "NL"), ("NL", "NL"), ("SG", "NL")]
 
@@ -304,7 +309,7 @@ def test_crossings_have_exactly_the_bytes_that_the_plan_implies(demo, plan):
         assert released == dict.fromkeys(("CH", "NL", "SG"), (1, part))
 
 
-def test_shares_that_stayed_at_home_are_the_parts_that_the_owners_filed(demo):
+def test_shares_that_stayed_at_home_are_the_parts_that_the_owners_filed_and_the_frames_of_the_gate(demo):
     for month in demo.summary["months"]:
         parts = {}
         for path in (demo.evidence(month["period"]) / "notices" / "filed").glob("*.dsse"):
@@ -312,9 +317,24 @@ def test_shares_that_stayed_at_home_are_the_parts_that_the_owners_filed(demo):
             place = next(e.jurisdiction for e in ENTITIES if e.name == filed.owner)
             messages, size = parts.get(place, (0, 0))
             parts[place] = (messages + len(filed.parts), size + sum(part.size for part in filed.parts))
-        home = {f["from"]: (f["messages"], f["bytes"]) for f in month["flows"]
-                if f["payload_class"] == "aggregate_share" and f["from"] == f["to"]}  # fmt: skip
-        assert home == parts
+        frames = dict.fromkeys(parts, (0, 0))
+        for path in (demo.evidence(month["period"]) / "ledgers").glob("*.dsse"):
+            for item in json.loads(parse_envelope(path))["items"]:
+                if isinstance(item, dict) and (item.get("event"), item.get("payload_class")) == (
+                    "frames_sent",
+                    "record_share",
+                ):
+                    place = path.stem.partition("-")[0].upper()
+                    assert item["receiver"].partition("-")[0].upper() == place
+                    frames[place] = (frames[place][0] + item["frames"], frames[place][1] + item["bytes"])
+        home = {f["from"]: (f["messages"], f["bytes"]) for f in month["flows"] if f["payload_class"] == "record_share"}
+        assert home == {place: tuple(map(sum, zip(parts[place], frames[place], strict=True))) for place in parts}
+        assert all(messages > 100 for messages, _ in frames.values()), "the Gate is computed together"
+        assert not [f for f in month["flows"] if f["payload_class"] == "aggregate_share" and f["from"] == f["to"]]
+
+
+def parse_envelope(path):
+    return base64.b64decode(json.loads(path.read_bytes())["payload"])
 
 
 # --- evidence ----------------------------------------------------------------------------------------------------------
@@ -515,6 +535,32 @@ def test_no_customer_and_no_entity_subtotal_is_outside_its_owner(exposed, demo):
     assert {area: patterns for area, patterns in found.items() if patterns} == {}
 
 
+def presence_of(record):
+    """Yield the forms in which an owner's rows of bits could lie somewhere: which customer is in which cells."""
+    for text in record["tables"]:
+        yield text.encode()
+        yield base64.b64decode(text)
+        rows = unpack_rows(text, len(SEGMENTS) * len(PRODUCT_LINES))
+        planes = unit_planes(rows)
+        yield planes.tobytes()
+        yield rows.tobytes()
+        yield from (plane.tobytes() for plane in planes if plane.nbytes >= 24)
+
+
+def test_no_row_of_a_customer_is_outside_its_owner(demo, exposed):
+    found = {
+        entity.name: [presence_of(json.loads(path.read_bytes())) for path in demo.owner_folders(entity.name)[2].glob("*/*/*/*.json")]
+        for entity in ENTITIES
+    }  # fmt: skip
+    secrets = digest_secrets({form for forms in found.values() for some in forms for form in some})
+    assert len(secrets.texts) > 8 * 3 * 2 * 4
+    assert {area: pieces.find(secrets) for area, pieces in exposed.items() if pieces.find(secrets)} == {}
+    # The search does find them where they are.
+    (record, *_) = demo.owner_folders("in-south")[2].glob("*/*/*/*.json")
+    own = digest_secrets(set(presence_of(json.loads(record.read_bytes()))))
+    assert Pieces(record.parent).find(own)
+
+
 def guesses(demo):
     """Digests that somebody could compute who knows an owner's true figures, the books, or the result."""
     salts = [bytes(32), b"comity/commit/v1".ljust(32, b"\0")]
@@ -523,7 +569,8 @@ def guesses(demo):
         for entity in ENTITIES:
             for path in demo.owner_folders(entity.name)[2].glob(f"*/{month['period']}/*/*.json"):
                 record = json.loads(path.read_bytes())
-                body = canonical_bytes({name: record[name] for name in ("lanes", "kind", "tie_out")})
+                body = canonical_bytes({name: record[name] for name in SIGNED})
+                yield from presence_of(record)
                 numbers = [int(text) for text in record["lanes"]]
                 yield from (path.read_bytes(), body, canonical_bytes(record["lanes"]))
                 for order in ("little", "big"):
@@ -567,7 +614,7 @@ def test_a_commitment_hides_behind_its_secret_salt(demo):
         if (found := parse_notice(name.read_bytes()).expect(Filed)).owner == "sa-gulf"
     ]
     assert filed.contribution == record["commitment"] == path.stem
-    body = canonical_bytes({name: record[name] for name in ("lanes", "kind", "tie_out")})
+    body = canonical_bytes({name: record[name] for name in SIGNED})
     salt = hmac.digest((folder / "salt").read_bytes(), body, "sha256")
     context = ("contribution", filed.plan, filed.period, filed.owner, filed.edition)
     assert commitment(salt, context, body) == record["commitment"]
@@ -670,7 +717,7 @@ def test_a_controller_finds_what_is_needed_on_the_report(demo, tmp_path):
         "Counted anew at every level within each entity", "Lines therefore do not add up to totals",
         "The sum of 3 published months: January 2026, February 2026, March 2026.",
         "8 of 8 entities are part of the figures", "Gulf LLC (sa-gulf)", "2 people",
-        "at least 10 customers in every subtotal that leaves an entity",
+        "at least 10 customers in every subtotal that leaves a country, over all its entities",
         "HM Revenue & Customs monthly rates", "Reference data (SHA-256)", "Calculation plan (SHA-256)",
         "March 2025 at March 2026 rates", "Exchange-rate effect", "Gross margin in % of net revenue",
         "0.12229947", demo.summary["run"],
@@ -698,7 +745,9 @@ def test_a_reviewer_finds_what_is_needed_on_the_evidence_page(demo, tmp_path):
         "25 cells, 6 not-allocated lines and totals, 10 figures each; no entity's figures",
         "Country cluster sa one data owner: its stage adds no separation between owners",
         "7 of 8 together with the result recipient: the remaining one's totals",
-        "cells of fewer than 10 customers were moved to a not-allocated line",
+        "cells of fewer than 10 customers over all data owners of a country together were moved to a not-allocated line",
+        "decided on secret shares with active security",
+        "holds secret shares of records: for each of the customers one row of 25 bits",
         "8 of 8 submitted; each signed by 2 people; 8 of 8 tied to the general ledger",
         "3 of 3 computing operators committed to the same result",
         "as attested by 15 of 15 operators",
