@@ -40,9 +40,10 @@ class ParquetStore:
         try:
             paths = [path for path, _ in before]
             dataset = pads.dataset(paths, format="parquet", filesystem=self._filesystem())
-        except (OSError, pa.ArrowException) as error:
+            present = dataset.schema.names
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise _unavailable(error, query) from None
-        _require_columns(self._config, query, dataset.schema.names)
+        _require_columns(self._config, query, present)
         yield Reading(_digest([(path, mark) for path, mark in before]), self._batches(query, dataset, before))
 
     def _batches(self, query: Query, dataset: pads.Dataset, before: list[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
@@ -54,7 +55,7 @@ class ParquetStore:
             )
             for batch in scan:
                 yield casting.batch({name: batch.column(source) for name, source in names.items()})
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise _unavailable(error, query) from None
         if self._files(query) != before:
             raise _changed(query)
@@ -212,8 +213,13 @@ class ExcelStore:
                 raise schema_error(
                     f"the workbook has no sheet {name[:80]}", query.contract.name, hint="Name the sheet as `table`"
                 )
+            if not book.sheet_names:
+                raise schema_error("the workbook has no sheet", query.contract.name)
             name = book.sheet_names[0]
-        rows: list[list[Any]] = book.get_sheet_by_name(name).to_python(skip_empty_area=True)
+        try:
+            rows: list[list[Any]] = book.get_sheet_by_name(name).to_python(skip_empty_area=True)
+        except (python_calamine.CalamineError, OSError):
+            raise schema_error("the sheet cannot be read", query.contract.name) from None
         return rows
 
 
