@@ -58,5 +58,8 @@ adversary: $(READY) ## attack every message of every protocol, in every position
 	@$(BIN)/python tests/adversary/run_matrix.py --out var/adversary.json $(ARGS)
 	@ADVERSARY_RUNS=10000 $(BIN)/python -m pytest -q -p no:cacheprovider --timeout=3600 tests/adversary/test_views.py
 
+fuzz: $(READY) ## give every decoder strange bytes for a while (FUZZ_SECONDS each, FUZZ_SEED)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-20} FUZZ_SEED=$${FUZZ_SEED:-1} $(BIN)/python -m pytest -q -p no:cacheprovider tests/adversary/test_fuzz.py
+
 clean: ## remove what setup, tests and the demo made
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
