@@ -12,6 +12,10 @@ What a writer must know:
   sealed part (`frame_*` only); `ref` names a notice by its digest, a rule by its id, or a code.
 * Every frame is logged once at each end, however often the link repeats it: `frame_sent` when it is first handed to the
   link, `frame_received` when it is first accepted. Digest, class, bytes, run and attempt are the same at both ends.
+* The frames of an attempt's stage, of which there may be thousands, are one line per link and direction: `frames_sent` and
+  `frames_received`, written together with the end of the attempt. `frames` is their number, `bytes` the length of all
+  ciphertexts (the bodies and 16 bytes a frame), `digest` the SHA-256 over their SHA-256 digests in the order of sending. In
+  the attempt that was committed both ends say the same; of one that was given up, a part may have been under way.
 * A part that comes before its run exists has `run` None and `ref` = digest of the filing. A notice that travels inside a
   frame has `bytes` 0 in its `notice_*` entry (the frame's entry counts); one that travels by itself (HTTPS, SFTP) has
   its own length.
@@ -50,11 +54,12 @@ LEDGER_TYPE = "application/vnd.comity.ledger+json"
 MAX_EXTRACT_BYTES = 32 << 20
 
 Event = Literal[
-    "frame_sent", "frame_received", "notice_sent", "notice_received", "approval_checked", "rule_decision", "denied",
-    "state", "erased", "boot", "checkpoint",
+    "frame_sent", "frame_received", "frames_sent", "frames_received", "notice_sent", "notice_received",
+    "approval_checked", "rule_decision", "denied", "state", "erased", "boot", "checkpoint",
 ]  # fmt: skip
 EVENTS: tuple[str, ...] = get_args(Event)
-_FRAMES = ("frame_sent", "frame_received")
+_STAGE_FRAMES = ("frames_sent", "frames_received")
+_FRAMES = ("frame_sent", "frame_received", *_STAGE_FRAMES)
 _NOTICES = ("notice_sent", "notice_received")
 
 Short = Annotated[str, Meta(max_length=300)]
@@ -69,7 +74,8 @@ class LedgerEntry(Model, frozen=True, kw_only=True):
         cluster: cluster of the session at the writing party, None outside a session.
         attempt: attempt of the session, 0 outside one.
         bytes: length of the ciphertext frame, sealed part or notice; 0 where nothing travelled by itself.
-        digest: SHA-256 of the ciphertext; `frame_*` only.
+        frames: number of frames that the line stands for; `frames_*` only.
+        digest: SHA-256 of the ciphertext, or over those of several; `frame_*` and `frames_*` only.
         salt: 16 random bytes in hex.
     """
 
@@ -83,10 +89,16 @@ class LedgerEntry(Model, frozen=True, kw_only=True):
     receiver: Name | None = None
     payload_class: PayloadClass | None = None
     bytes: Annotated[int, Meta(ge=0)] = 0
+    frames: Annotated[int, Meta(ge=0)] = 0
     digest: DigestText | None = None
     ref: Short | None = None
     decision: Short | None = None
     salt: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+
+    @property
+    def messages(self) -> int:
+        """How many messages the line stands for."""
+        return self.frames or 1
 
 
 class LedgerExtract(Model, frozen=True, kw_only=True):
@@ -137,6 +149,8 @@ def check_entry(entry: LedgerEntry) -> LedgerEntry:
         raise EvidenceError("LEDGER_INVALID", "frames have a digest of their ciphertext and nothing else has", ids=ids)
     if entry.event in _FRAMES and None in {entry.sender, entry.receiver, entry.payload_class}:
         raise EvidenceError("LEDGER_INVALID", "a frame has a sender, a receiver and a class", ids=ids)
+    if (entry.event in _STAGE_FRAMES) != (entry.frames > 0) or (entry.frames and entry.cluster is None):
+        raise EvidenceError("LEDGER_INVALID", "frames of a stage are counted, and belong to a session", ids=ids)
     if entry.event in _NOTICES and entry.ref is None:
         raise EvidenceError("LEDGER_INVALID", "a notice is named by its digest", ids=ids)
     return entry
@@ -252,7 +266,7 @@ def flows_of(entries: Sequence[LedgerEntry]) -> list[Flow]:
             continue
         key = (entry.sender, entry.receiver, str(entry.payload_class))
         messages, size = sums.get(key, (0, 0))
-        sums[key] = (messages + 1, size + entry.bytes)
+        sums[key] = (messages + entry.messages, size + entry.bytes)
     return [
         Flow(sender=sender, receiver=receiver, payload_class=kind, messages=messages, bytes=size)
         for (sender, receiver, kind), (messages, size) in sorted(sums.items())

@@ -7,6 +7,10 @@ log of its own: its signed filing names every part's digest and length, and stan
   received that nobody sent, a frame logged twice, or two ends that say different things;
 * `open`: a data frame of an earlier attempt that was sent and never received (the attempt was given up);
 * `in_flight`: control, key, commitment and evidence frames that only one end had logged when it signed.
+
+The frames of an attempt's stage are one line per link, direction and attempt. In the committed attempt both ends must agree
+in number, bytes, digest and class, whatever the class; in an attempt that was given up (a restarted operator, a broken
+link) one end may have logged fewer or, if its process died, none: `open` if the class carries data, else `in_flight`.
 """
 
 from __future__ import annotations
@@ -169,16 +173,16 @@ def reconcile(
     for key, ends in frames.items():
         found = _compare(key, ends, parts, extracts, committed, owners=federation.owners)
         differences += found
-        agreed += not found
+        agreed += 0 if found else ends.any.messages
     sums: dict[Key, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for (sender, receiver, _), ends in frames.items():
-        _add(sums, (sender, receiver, str(ends.any.payload_class)), 1, ends.any.bytes)
+        _add(sums, (sender, receiver, str(ends.any.payload_class)), ends.any.messages, ends.any.bytes)
     for key, (messages, size) in _single_notices(extracts).items():
         _add(sums, key, messages, size)
     crossings, domestic = _by_border(sums, federation)
     record = [flow for flow in crossings if flow.payload_class in RECORD_CLASSES]
     return Reconciliation(
-        frames=len(frames),
+        frames=sum(ends.any.messages for ends in frames.values()),
         agreed=agreed,
         differences=tuple(sorted(differences, key=lambda item: (item.severity, item.sender, item.receiver, item.what))),
         crossings=crossings,
@@ -203,7 +207,16 @@ def _collect(extracts: Mapping[str, LedgerExtract]) -> dict[Key, _Ends]:
                 frames[(party, str(entry.receiver), str(entry.digest))].sent.append(entry)
             elif entry.event == "frame_received" and entry.receiver == party:
                 frames[(str(entry.sender), party, str(entry.digest))].received.append(entry)
+            elif entry.event == "frames_sent" and entry.sender == party:
+                frames[(party, str(entry.receiver), _stage(entry))].sent.append(entry)
+            elif entry.event == "frames_received" and entry.receiver == party:
+                frames[(str(entry.sender), party, _stage(entry))].received.append(entry)
     return dict(frames)
+
+
+def _stage(entry: LedgerEntry) -> str:
+    """Name the frames of one attempt's stage; no digest looks like it."""
+    return f"stage {entry.cluster} {entry.attempt}"
 
 
 def _compare(
@@ -227,6 +240,8 @@ def _compare(
         # A missing log is judged once, by the check of the logs: it fails a committed run and is open for an ended one.
         severity: Severity = "failed" if sender in owners else "open"
         return [_difference(severity, "received, and the sender signed no log or filing of it", ends.any, receiver)]
+    if ends.any.frames:
+        return _compare_stage(ends, committed, f"{sender} and {receiver}")
     if ends.sent and ends.received:
         one, other = ends.sent[0], ends.received[0]
         for name in ("payload_class", "bytes", "attempt", "run"):
@@ -235,6 +250,30 @@ def _compare(
                 return [_difference("failed", what, ends.any, f"{sender} and {receiver}")]
         return []
     return [_one_ended(ends, sender, receiver, committed)]
+
+
+def _compare_stage(ends: _Ends, committed: Mapping[str, int], who: str) -> list[Difference]:
+    """Compare the lines of one attempt's stage on one link."""
+    entry = ends.any
+    given_up = entry.attempt != committed.get(str(entry.cluster))
+    if ends.sent and ends.received:
+        one, other = ends.sent[0], ends.received[0]
+        names = ("payload_class", "run", "frames", "bytes", "digest")
+        wrong = [name for name in names if getattr(one, name) != getattr(other, name)]
+        if not wrong:
+            return []
+        more = other.frames > one.frames or other.bytes > one.bytes
+        given_up = given_up and not more and not {"payload_class", "run"} & set(wrong)
+        what = f"the two ends name another {wrong[0].replace('payload_', '')}"
+        what = f"frames of a stage: {'received more than was sent' if more else what}"
+    else:
+        who = str(entry.sender if ends.sent else entry.receiver)
+        what = "frames of a stage: logged by one end only"
+    severity: Severity = "failed"
+    if given_up:
+        severity = "in_flight" if entry.payload_class in CONTROL_CLASSES else "open"
+        what += ", in an attempt that was given up"
+    return [_difference(severity, what, entry, who)]
 
 
 def _one_ended(ends: _Ends, sender: str, receiver: str, committed: Mapping[str, int]) -> Difference:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpc_ops.errors import ComityError, PeerUnavailable
+from mpc_ops.server.computing import Threads
 from mpc_ops.server.config import OperatorConfig, load_config
 from mpc_ops.server.operator import Operator
 from mpc_ops.server.routing import group_operators, peer_table
@@ -67,6 +68,7 @@ class OperatorProcess:
         self._queues: dict[str, _Outgoing] = {}
         self._links: LinkManager | None = None
         self._api: RecipientServer | None = None
+        self._threads: Threads | None = None
         self._stop = asyncio.Event()
 
     # ------------------------------------------------------------------------------------------- Post and LinkUser
@@ -91,6 +93,8 @@ class OperatorProcess:
     async def on_message(self, peer: str, kind: int, payload: bytes) -> None:
         """`LinkUser.on_message`."""
         self._operator.on_message(peer, kind, payload)
+        if self._threads is not None:
+            await self._threads.room(peer)
 
     def on_state(self, peer: str, state: LinkState) -> None:
         """`LinkUser.on_state`."""
@@ -110,9 +114,15 @@ class OperatorProcess:
         self._links = LinkManager(
             LinkIdentity(context.id, files[0], files[1], context.boot), self._config.link, table, self
         )
+        self._threads = self._operator.sessions.computing = Threads(self._operator.computed)
         self._operator.start()
         await self._links.start()
-        work = [self._links.wait_closed(), self._timer(), *(self._sender(peer) for peer in table)]
+        work = [
+            self._links.wait_closed(),
+            self._threads.watch(),
+            self._timer(),
+            *(self._sender(peer) for peer in table),
+        ]
         if context.region_clusters():
             work.append(self._scanner())
         if context.id in group_operators(context.federation):
@@ -148,6 +158,8 @@ class OperatorProcess:
             stopper.cancel()
             if self._api is not None:
                 self._api.stop()
+            if self._threads is not None:
+                self._threads.close()
             if self._links is not None:
                 await self._links.close()
             await asyncio.sleep(0)

@@ -1,4 +1,7 @@
-"""This operator's ledger in the journal: every frame and notice once at each end, decisions, denials, erasures."""
+"""This operator's ledger in the journal: every frame and notice once at each end, decisions, denials, erasures.
+
+Frames of a stage are counted in memory (mpc_ops.engine) and noted as one line per link and direction when the attempt ends.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from mpc_ops.engine import LinkTotals
 from mpc_ops.envelope.canonical import sha256_hex
 from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.schema import built, encode
@@ -72,6 +76,22 @@ class Books:
     def frame_received(self, data: bytes, sender: str, payload_class: PayloadClass, **place: Any) -> None:
         """Note a frame when it is first accepted; `place`: run, cluster, attempt, ref."""
         self._frame("frame_received", data, (sender, self._context.id), payload_class, place)
+
+    def stage_frames(
+        self, totals: LinkTotals, peer: str, payload_class: PayloadClass, *, run: str, cluster: str, attempt: int
+    ) -> None:
+        """Note all frames of an attempt's stage with one peer, one line per direction that had any; once per attempt."""
+        me = self._context.id
+        for event, sender, receiver, tally in (
+            ("frames_sent", me, peer, totals.sent),
+            ("frames_received", peer, me, totals.received),
+        ):
+            if tally.frames:
+                self.note(
+                    event, once=f"{event}/{run}/{cluster}/{attempt}/{sender}/{receiver}", run=run, cluster=cluster,
+                    attempt=attempt, sender=sender, receiver=receiver, payload_class=payload_class, bytes=tally.bytes,
+                    frames=tally.frames, digest=tally.digest,
+                )  # fmt: skip
 
     def notice_sent(self, digest: str, size: int, receiver: str, *, run: str | None, kind: PayloadClass) -> None:
         """Note a notice that goes to a peer or to the recipient."""

@@ -180,6 +180,10 @@ class Operator:
         except ComityError as error:
             self._deny(peer, error)
 
+    def computed(self, work: Callable[[], object]) -> None:
+        """Take what a thread computed (mpc_ops.server.computing)."""
+        self._event("computed", work)
+
     def _deny(self, peer: str, error: ComityError) -> None:
         self.context.log("message_refused", peer=peer, code=error.code, why=error.what)
         self._event(

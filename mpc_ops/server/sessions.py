@@ -1,24 +1,26 @@
 """The driver of the session machine: one run at each cluster that this operator sits in.
 
 Follows mpc_ops.session's driver protocol. The stored state is the truth; what is kept in memory (the attempt of each live
-session, timers) may be lost at any moment. What a kind of cluster computes and hands on stands in `stages`.
+session, timers) may be lost at any moment. What a kind of cluster computes and hands on stands in `stages`; where it is
+computed, in `computing`: by default at once, in the operator's process in threads. A result is looked at with the state that
+is stored when it comes back; that of an attempt which was dropped meanwhile is ignored.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, cast
 
-from mpc_ops.engine import Attempt, AttemptContext, AttemptDone, Outgoing, Stage, StageOutput
+from mpc_ops.engine import Attempt, AttemptContext, AttemptDone, LinkTotals, Outgoing, Stage, StageOutput
 from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, StateError
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices import model
 from mpc_ops.notices.signed import SignedNotice
 from mpc_ops.server.admission import Admission, Admissions
 from mpc_ops.server.books import Books
+from mpc_ops.server.computing import Computed, Computing, Inline, Worker
 from mpc_ops.server.context import Context
 from mpc_ops.server.notices import NoticeBook
 from mpc_ops.server.sync import LedgerHead, encode_sync
@@ -42,6 +44,7 @@ from mpc_ops.session import (
     Proven,
     Release,
     Retry,
+    Seen,
     Send,
     SessionAction,
     SessionEvent,
@@ -59,6 +62,7 @@ from mpc_ops.transport.wire import Kind
 __all__ = ["RunHooks", "Sessions", "Stages", "fresh_nonce"]
 
 _LIVE = ("IDLE", "PREPARED", "ACCEPTED", "COMMITTED")
+_WORKING = ("PREPARED", "ACCEPTED")
 _EARLY_SESSIONS = 1000
 _EARLY_MESSAGES = 8
 _CLASS: dict[type, PayloadClass] = {
@@ -67,10 +71,11 @@ _CLASS: dict[type, PayloadClass] = {
     KexReply: PayloadClass.KEY_MATERIAL,
     KexConfirm: PayloadClass.KEY_MATERIAL,
     Accept: PayloadClass.MAC_OR_COMMITMENT,
-    Frame: PayloadClass.MAC_OR_COMMITMENT,
 }
+_COUNTED = (Frame, Seen)
+"""Frames are counted by the attempt and noted when it ends; confirmations belong to the link, as its keep-alives do."""
+_PASSIVE = "the report's terms say security = passive: a dishonest operator of this cluster is NOT noticed"
 _Key: TypeAlias = tuple[str, str]
-_Work: TypeAlias = Callable[[], Outgoing]
 
 
 def fresh_nonce() -> str:
@@ -89,7 +94,13 @@ class Stages(Protocol):
         """
 
     def stage(self, found: Admission, state: SessionState) -> Stage:
-        """Read the inputs of the present attempt and return its program."""
+        """Read the inputs of the present attempt and return its program, which a thread will run.
+
+        The program must use nothing of this process but its inputs.
+        """
+
+    def frame_class(self, found: Admission) -> PayloadClass:
+        """Return the payload class of the stage's frames between the operators of the cluster."""
 
     def keep(self, found: Admission, state: SessionState, output: StageOutput) -> None:
         """Make outputs durable, sealed and unsent, before ACCEPTED."""
@@ -127,6 +138,17 @@ class _Timer:
     since: float
 
 
+@dataclass
+class _Active:
+    """A live attempt in memory: what computes it, and what is known of it so far."""
+
+    attempt: Attempt
+    worker: Worker
+    frame_class: PayloadClass = PayloadClass.MAC_OR_COMMITMENT
+    progress: int = 0
+    totals: tuple[LinkTotals, ...] = field(default=())
+
+
 class Sessions:
     """All sessions of this operator; every public method that changes something is called inside a unit."""
 
@@ -138,7 +160,8 @@ class Sessions:
         self._store = context.store
         self.stages: dict[str, Stages] = {}
         self.hooks: list[RunHooks] = []
-        self._attempts: dict[_Key, Attempt] = {}
+        self.computing: Computing = Inline()
+        self._active: dict[_Key, _Active] = {}
         self._timers: dict[_Key, _Timer] = {}
         self._early: OrderedDict[_Key, list[tuple[str, Message]]] = OrderedDict()
         self._blocked: set[_Key] = set()
@@ -176,7 +199,9 @@ class Sessions:
         self._receive(message.run_id, message.cluster, peer, message)
 
     def _hold(self, peer: str, message: Message) -> None:
-        """The manifest may be a moment behind a peer's first message."""
+        """The manifest may be a moment behind a peer's first message; frames cannot come before our own keys."""
+        if isinstance(message, _COUNTED):
+            return
         waiting = self._early.setdefault((message.run_id, message.cluster), [])
         if len(waiting) < _EARLY_MESSAGES * 2:
             waiting.append((peer, message))
@@ -187,20 +212,26 @@ class Sessions:
         state = self.state(run, cluster)
         if state is None or (run, cluster) in self._blocked:
             return
-        data = encode_message(message)
-        kind = _CLASS.get(type(message), PayloadClass.CONTROL_METADATA)
-        self._books.frame_received(data, peer, kind, run=run, cluster=cluster, attempt=message.attempt)
+        size = 0
+        if isinstance(message, Frame):
+            size = len(message.ciphertext)
+        elif not isinstance(message, Seen):
+            kind = _CLASS.get(type(message), PayloadClass.CONTROL_METADATA)
+            self._books.frame_received(
+                encode_message(message), peer, kind, run=run, cluster=cluster, attempt=message.attempt
+            )
         party = state.members.index(peer)
         event = event_of(message, party, fresh_nonce())
         if event is not None:
             self._mark(peer, message)
             self.try_step(state, event)
             return
-        attempt = self._attempts.get((run, cluster))
-        if attempt is None or state.phase not in {"PREPARED", "ACCEPTED"} or message.attempt != state.attempt:
+        active = self._active.get((run, cluster))
+        if active is None or state.phase not in _WORKING or message.attempt != state.attempt:
             return
+        attempt = active.attempt
         if attempt.context.attempt == state.attempt:
-            self._work(state, lambda: attempt.receive(party, message))
+            active.worker.submit(lambda: attempt.receive(party, message), peer=peer, size=size)
 
     def _mark(self, peer: str, message: Message) -> None:
         """Remember how far a peer has come, so that a restored disk of it is noticed."""
@@ -215,29 +246,70 @@ class Sessions:
             peer, message.run_id, message.cluster, prepared, accepted, int(isinstance(message, Committed)),
         )  # fmt: skip
 
-    def _work(self, state: SessionState, work: _Work) -> None:
-        """Let the attempt work, send what it says, and step the machine when it is done or a check failed."""
+    def _begin(self, state: SessionState) -> None:
         key = (state.run_id, state.cluster)
-        attempt = self._attempts[key]
-        try:
-            self._send_all(state, work())
-        except ComityError as error:
-            self._context.log("check_failed", code=error.code, why=error.what, **state.ids())
-            self.try_step(state, CheckFailed(attempt.context.attempt, error.code, self._named(state, attempt, error)))
+        self._forget(key)
+        attempt = Attempt(self._attempt_context(state), self._context.identity)
+        worker = self.computing.worker(attempt, lambda computed: self._computed(key, attempt, computed))
+        self._active[key] = _Active(attempt, worker)
+        if attempt.context.security == "passive":
+            self._context.log("security_passive", why=_PASSIVE, **state.ids())
+            self._books.note(
+                "state", once=f"passive/{state.run_id}/{state.cluster}", run=state.run_id, cluster=state.cluster,
+                attempt=state.attempt, ref="SECURITY_PASSIVE", decision=_PASSIVE,
+            )  # fmt: skip
+
+    def _computed(self, key: _Key, attempt: Attempt, computed: Computed) -> None:
+        """Take what an attempt computed: send it, and step the machine when it is done or a check failed."""
+        active, state = self._active.get(key), self.state(*key)
+        if active is None or active.attempt is not attempt or state is None:
             return
-        # Peers repeat themselves while they wait: only a new phase or attempt counts as progress (see `tick`).
-        if attempt.done is not None and state.phase == "PREPARED":
-            self._prove(state, attempt.done)
+        if state.phase not in _WORKING or state.attempt != attempt.context.attempt:
+            return
+        active.totals = computed.totals
+        if computed.progress > active.progress:
+            # Peers repeat themselves while they wait: only what is new counts as progress (see `tick`).
+            active.progress = computed.progress
+            self._touch(key)
+        self._send_all(state, computed.outgoing)
+        if computed.error is not None:
+            self._failed(state, attempt, computed.error)
+        elif computed.done is not None and state.phase == "PREPARED":
+            self._prove(state, active, computed.done)
+
+    def _failed(self, state: SessionState, attempt: Attempt, error: ComityError) -> None:
+        if error.transient:
+            self._context.log("attempt_lost", code=error.code, why=error.what, **state.ids())
+            self.try_step(state, Retry(fresh_nonce()))
+            return
+        self._context.log("check_failed", code=error.code, why=error.what, **state.ids())
+        self.try_step(state, CheckFailed(attempt.context.attempt, error.code, self._named(state, attempt, error)))
+
+    def _forget(self, key: _Key) -> None:
+        """The attempt in memory is over: note its frames, let its keys and shares go."""
+        active = self._active.pop(key, None)
+        if active is not None:
+            self._note_frames(active)
+            active.worker.stop()
+
+    def _note_frames(self, active: _Active) -> None:
+        context = active.attempt.context
+        for totals in active.totals:
+            self._books.stage_frames(
+                totals, context.members[totals.party], active.frame_class, run=context.run_id,
+                cluster=context.cluster, attempt=context.attempt,
+            )  # fmt: skip
 
     def _named(self, state: SessionState, attempt: Attempt, error: ComityError) -> tuple[str, ...]:
         operators = self._context.federation.terms.operators
         pair = tuple(name for name in attempt.blamed(error) if name in operators)
         return pair or ((self._context.id,) if isinstance(error, LocalProtocolError) else state.pair)
 
-    def _prove(self, state: SessionState, done: AttemptDone) -> None:
+    def _prove(self, state: SessionState, active: _Active, done: AttemptDone) -> None:
         try:
             found = self.admissions.look(state.run_id)
             with self._context.part():
+                self._note_frames(active)
                 self.stages[state.kind].keep(found, state, done.output)
                 self.step(state, Proven(state.attempt, done.links))
         except ComityError as error:
@@ -254,10 +326,11 @@ class Sessions:
         if not self._context.post.up(peer):
             return  # `Ask` repeats it when the link is up
         data = encode_message(message)
-        kind = _CLASS.get(type(message), PayloadClass.CONTROL_METADATA)
-        self._books.frame_sent(
-            data, peer, kind, run=state.run_id, cluster=state.cluster, attempt=message.attempt
-        )  # fmt: skip
+        if not isinstance(message, _COUNTED):
+            kind = _CLASS.get(type(message), PayloadClass.CONTROL_METADATA)
+            self._books.frame_sent(
+                data, peer, kind, run=state.run_id, cluster=state.cluster, attempt=message.attempt
+            )  # fmt: skip
         self._context.send(peer, Kind.SESSION, data)
 
     # ---------------------------------------------------------------------------------------------------- machine
@@ -320,11 +393,11 @@ class Sessions:
             self._send(state, action.to, action.message)
         elif isinstance(action, BeginAttempt):
             self.stages[state.kind].drop(state)
-            self._attempts[key] = Attempt(self._attempt_context(state), self._context.identity)
+            self._begin(state)
         elif isinstance(action, StartWork):
             self._start(state, action)
         elif isinstance(action, DropAttempt):
-            self._attempts.pop(key, None)
+            self._forget(key)
             self.stages[state.kind].drop(state)
         elif isinstance(action, Release):
             self.stages[state.kind].release(state)
@@ -342,6 +415,7 @@ class Sessions:
         if state.phase in {"ACCEPTED", "COMMITTED"}:
             self._countersign(state)
         if state.phase == "COMMITTED":
+            self._forget(key)  # all three have accepted: nobody needs anything repeated
             for hook in self.hooks:
                 hook.committed(state)
         elif state.phase in {"FAILED", "REFUSED"}:
@@ -351,7 +425,7 @@ class Sessions:
             for hook in self.hooks:
                 hook.erased(state)
         if state.phase in {"FAILED", "REFUSED", "ERASED"} and before != state.phase:
-            self._attempts.pop(key, None)
+            self._forget(key)
             self._timers.pop(key, None)
 
     def _countersign(self, state: SessionState) -> None:
@@ -377,14 +451,22 @@ class Sessions:
             plan_digest=manifest.plan,
             period=manifest.period,
             manifest_digest=signed.digest,
+            security=self.admissions.look(state.run_id).report.plan.terms.security,
         )
 
     def _start(self, state: SessionState, action: StartWork) -> None:
-        attempt = self._attempts.get((state.run_id, state.cluster))
-        if attempt is None or attempt.context.attempt != action.attempt:
+        active = self._active.get((state.run_id, state.cluster))
+        if active is None or active.attempt.context.attempt != action.attempt:
             return  # lost with an earlier process: the timer starts the next attempt
+        attempt, stages = active.attempt, self.stages[state.kind]
         found = self.admissions.look(state.run_id)
-        self._work(state, lambda: attempt.start(action.nonces, self.stages[state.kind].stage(found, state)))
+        active.frame_class = stages.frame_class(found)
+        try:
+            stage = stages.stage(found, state)
+        except ComityError as error:
+            self._failed(state, attempt, error)
+            return
+        active.worker.submit(lambda: attempt.start(action.nonces, stage))
 
     def _announce(self, state: SessionState, action: Announce) -> None:
         if action.phase not in {"COMMITTED", "FAILED", "REFUSED"}:
@@ -431,13 +513,15 @@ class Sessions:
             elif peer in state.members and state.phase == "PREPARED" and restarted:
                 self.try_step(state, Retry(fresh_nonce()))
             elif peer in state.members:
-                self._ask(state)
+                self._ask(state, lost=(state.members.index(peer),))
 
-    def _ask(self, state: SessionState) -> None:
+    def _ask(self, state: SessionState, *, lost: tuple[int, ...] = ()) -> None:
+        """Say again where the session stands; to positions in `lost` the connection is new, and what was on it is gone."""
         self.try_step(state, Ask())
-        attempt = self._attempts.get((state.run_id, state.cluster))
-        if attempt is not None and state.phase in {"PREPARED", "ACCEPTED"}:
-            self._send_all(state, attempt.repeat())
+        active = self._active.get((state.run_id, state.cluster))
+        if active is not None and state.phase in _WORKING:
+            attempt = active.attempt
+            active.worker.submit(lambda: attempt.repeat(lost=lost))
 
     def tick(self) -> None:
         """Ask again where a session waits; start a new attempt where one got nowhere."""
@@ -447,7 +531,9 @@ class Sessions:
             if key not in self._timers:
                 self._touch(key)
             timer = self._timers[key]
-            if state.phase == "PREPARED" and now - timer.moved > limits.stage_timeout_s:
+            active = self._active.get(key)
+            busy = active is not None and active.worker.busy  # our own computing is not the peers' silence
+            if state.phase == "PREPARED" and now - timer.moved > limits.stage_timeout_s and not busy:
                 self.try_step(state, Retry(fresh_nonce()))
             elif now >= timer.ask and state.phase in {"PREPARED", "ACCEPTED", "COMMITTED"}:
                 timer.pause = min(timer.pause * 2, limits.ask_cap_s)

@@ -173,6 +173,11 @@ class GroupStages:
         )
         return lambda flow, keys: group_program(inputs, flow, keys, state.attempt)
 
+    def frame_class(self, found: Admission) -> PayloadClass:
+        """The group adds: its frames carry check sums only."""
+        del found
+        return PayloadClass.MAC_OR_COMMITMENT
+
     def _opened(self, route: CrossRoute) -> dict[int, bytes]:
         out = {}
         for sender, frame in self._frames(route.run_id, route.source).items():

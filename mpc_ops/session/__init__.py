@@ -31,21 +31,24 @@ ACCEPTED stays and asks, COMMITTED releases again, FAILED/REFUSED tell again, ER
    `engine.Attempt(AttemptContext(...), identity)`. It lives in memory only, and it accepts early messages from peers.
 3. `Send(to, Prepare)`: to that peer over its link (journal it with the transaction; losing it is harmless, `Ask` repeats).
 4. A peer's durable message: `event = event_of(message, position, fresh_nonce)`, then step. `event_of` returns None for
-   work messages (KexOffer, KexReply, KexConfirm, Frame): give them to the attempt object if `message.attempt ==
+   work messages (KexOffer, KexReply, KexConfirm, Frame, Seen): give them to the attempt object if `message.attempt ==
    state.attempt` and the state is PREPARED or ACCEPTED, else drop them. The attempt object stays alive in ACCEPTED, so
-   that it can repeat what a slower peer lost.
+   that it can repeat what a slower peer lost; in COMMITTED nobody needs it any more (`attempt.close()`).
 5. `StartWork(a, nonces)`: `outgoing = attempt.start(nonces, stage)`; send each `(position, message)`. For every work
    message: `outgoing = attempt.receive(position, message)`; send. With each `Ask` while PREPARED or ACCEPTED also send
-   `attempt.repeat()`.
-   `stage` is called once, when both pair keys are confirmed (`engine.region_stage` or `engine.group_stage` closed over the
-   inputs); an Abort that it raises, or a failed comparison in `receive`, becomes `CheckFailed(a, error.code, pair)` with
-   `pair = attempt.blamed(error)`. PeerProtocolError from `receive`: the same (the link is authenticated: the peer did it).
+   `attempt.repeat()`, and on a new connection `attempt.repeat(lost=(position,))`.
+   `stage` is a program over rounds (`engine.region_program` or `engine.group_program` closed over the inputs), called once,
+   when both pair keys are confirmed. An Abort that it raises, or a failed comparison in `receive`, becomes
+   `CheckFailed(a, error.code, pair)` with `pair = attempt.blamed(error)`. PeerProtocolError from `receive`: the same (the
+   link is authenticated: the peer did it). A transient error (frames that nobody keeps any longer): `Retry`.
+   `start` and `receive` may compute for long: they may run in another thread, all calls of one attempt in order, if the
+   results are looked at with the state that is stored when they come back, and those of a dropped attempt are ignored.
 6. When `attempt.done` is not None: seal each crossing body to its group operator (HPKE), sign the sealed frames (Purpose
    CROSS), and then in ONE transaction: the sealed frames and signatures (journal, unsent) and the state after
    `Proven(a, attempt.done.links)`. *Frames durable before ACCEPTED; ACCEPTED durable before ACCEPT is sent.*
 7. `Release(a)` (only ever emitted in COMMITTED): send the journaled crossing frames of attempt a, the same bytes each
    time, until the group operator has confirmed them. Ledger lines hold the digest of the sealed frame.
-8. `DropAttempt`: forget the attempt object, delete unsent frames. `EraseSession`: delete shares, frames, results.
+8. `DropAttempt`: close and forget the attempt object, delete unsent frames. `EraseSession`: delete shares, frames, results.
    `Announce(phase, code, pair)`: sign and publish a `state` notice (skip if the same one is already published).
 9. After FAILED or REFUSED: `FILING.step(f, RunEnded(run_id, committed=False))`. After acknowledgement or ttl:
    `Expire()` and `RunEnded(run_id, committed=True)`.
@@ -57,7 +60,7 @@ commitment (signed as `result` notice, Purpose NOTICE) and the result part seale
 the commitment first and hands out the part only afterwards. A later attempt reuses the same crossing frames.
 
 **Other events.** `Stop("WITHDRAWN" | "CANCELLED" | "GIVEN_UP")` for a withdrawal of an included owner, a cancel notice,
-give_up_at. `Retry(nonce)` also for a time-out (default 60 s without progress in PREPARED) and for transient errors of the
+give_up_at. `Retry(nonce)` also for a time-out (default 60 s without progress in PREPARED, see `attempt.progress`) and for transient errors of the
 attempt's work. `Expire()` when the table says so. Never time out ACCEPTED into a new attempt: `Retry` there only asks.
 
 Why two results cannot exist: COMMITTED(a) needs ACCEPT(a) of all three; an operator that left attempt a never accepts it;

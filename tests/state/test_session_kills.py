@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from mpc_ops.session import Expire
-from tests.support.sim import POINTS, Kill, Owner, Simulation, plain_sum, small_federation
+from tests.support.active import small_proofs
+from tests.support.rounds import rounds_program
+from tests.support.sim import FRAME, POINTS, Kill, Owner, Simulation, plain_sum, small_federation
 
 
 def test_first_report_four_regions_eight_owners_exact():
@@ -78,6 +80,52 @@ def test_several_kills_in_one_run_with_loss(seed):
         sim.kills.append(Kill(sim.rng.choice(names), sim.rng.randrange(1, 14), sim.rng.choice(POINTS)))
     sim.run(rounds=200)
     assert set(sim.phases().values()) == {"COMMITTED"}
+    assert np.array_equal(sim.result, plain_sum(owners, 3))
+    assert len(sim.results) == 1
+
+
+@pytest.fixture
+def small(monkeypatch):
+    small_proofs(monkeypatch)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stage_with_rounds_bears_loss_duplication_and_reordering(seed):
+    owners = small_federation(regions=1, owners=2, seed=seed)
+    sim = Simulation(owners, seed=seed, loss=0.05, duplicate=0.1, region_program=rounds_program, patience=9)
+    sim.run(rounds=300)
+    assert set(sim.phases().values()) == {"COMMITTED"}, sim.notes
+    assert np.array_equal(sim.result, plain_sum(owners, 3))
+    assert len(sim.results) == 1
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("node", ["de-1", "de-2", "de-3"])
+def test_kill_at_every_transaction_and_in_the_middle_of_the_rounds(node):
+    owners = [Owner("de-a", "de", [5, -6])]
+    kills = [(number, point) for number in range(1, 12) for point in POINTS]
+    kills += [(number, FRAME) for number in range(1, 48, 6)]
+    fired = 0
+    for number, point in kills:
+        sim = Simulation(owners, seed=number, kills=[Kill(node, number, point)], region_program=rounds_program)
+        sim.run(rounds=60)
+        fired += not sim.kills
+        assert set(sim.phases().values()) == {"COMMITTED"}, (number, point, sim.phases(), sim.notes)
+        assert sim.result.tolist() == [5, -6], (number, point)
+        assert len(sim.results) == 1
+    assert fired >= 8 + 20, "the matrix must cover the rounds and the steps around them"
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("seed", range(6))
+def test_several_kills_among_rounds_with_loss(seed):
+    owners = small_federation(regions=1, owners=1, seed=seed)
+    sim = Simulation(owners, seed=seed, loss=0.03, duplicate=0.1, region_program=rounds_program, patience=9)
+    for _ in range(4):
+        sim.kills.append(Kill(sim.rng.choice(sim.clusters["de"]), sim.rng.randrange(1, 60), FRAME))
+    sim.run(rounds=300)
+    assert set(sim.phases().values()) == {"COMMITTED"}, sim.notes
     assert np.array_equal(sim.result, plain_sum(owners, 3))
     assert len(sim.results) == 1
 

@@ -73,6 +73,21 @@ class Books:
         if receipt:
             self.add(receiver, "frame_received", **both)
 
+    def stage(
+        self, sender: str, receiver: str, kind: PayloadClass, count: int, size: int, *,
+        alter: Mapping[str, object] | None = None, sent: bool = True, receipt: bool = True, **place,
+    ) -> None:  # fmt: skip
+        """The frames of an attempt's stage on one link; `alter` changes what the receiver says."""
+        self._frames += 1
+        both = {
+            "sender": sender, "receiver": receiver, "payload_class": kind, "bytes": size, "frames": count,
+            "digest": sha256_hex(f"frames {self._frames}".encode()), **place,
+        }  # fmt: skip
+        if sent:
+            self.add(sender, "frames_sent", **both)
+        if receipt:
+            self.add(receiver, "frames_received", **(both | dict(alter or {})))
+
     def notice(self, sender: str, receiver: str, digest: str, size: int, run: str | None) -> None:
         both = {"sender": sender, "receiver": receiver, "ref": digest, "bytes": size, "run": run}
         for party, event in ((sender, "notice_sent"), (receiver, "notice_received")):

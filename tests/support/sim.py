@@ -46,6 +46,7 @@ from mpc_ops.session import (
     Filed,
     FilingRejected,
     FilingState,
+    Frame,
     HolderClaim,
     ManifestNames,
     Proven,
@@ -73,6 +74,7 @@ from tests.support.core import PLAN, hex32, identity
 
 PERIOD, EDITION, RECIPIENT, CROSSING = "2026-10", 1, "group-reporting", "cross"
 POINTS = ("before store", "after store", "after send")
+FRAME = "at a frame"
 
 
 class Killed(Exception):
@@ -81,7 +83,7 @@ class Killed(Exception):
 
 @dataclass
 class Kill:
-    """Kill `node` at its n-th transaction."""
+    """Kill `node` at its n-th transaction, or (point FRAME) when its n-th frame of a stage comes in."""
 
     node: str
     number: int
@@ -124,7 +126,8 @@ class Node:
         self.disk: dict[str, bytes] = {}
         self.identity = identity(name)
         self.sealing = sim.sealing(name)
-        self.transactions = 0
+        self.transactions = self.frames = 0
+        self.seen: tuple[Attempt | None, int] = (None, 0)
         self.attempt: Attempt | None = None
         self.alive = True
 
@@ -234,6 +237,11 @@ class Node:
 
     # -- work of an attempt
 
+    def moved(self) -> bool:
+        """Whether the attempt has got further since this was last asked."""
+        before, self.seen = self.seen, (self.attempt, self.attempt.progress if self.attempt else 0)
+        return self.attempt is not None and before[0] is self.attempt and self.seen[1] > before[1]
+
     def start_work(self, action: StartWork) -> None:
         attempt = self.attempt
         assert attempt is not None
@@ -266,7 +274,7 @@ class Node:
                 parts.append(sim.tampered(self.name, "part", part))
             shape = StageShape(kind="region", lanes=sim.lanes, ops=("region_sum", "cross"))
             inputs = RegionInputs(shape=shape, party=self.party, parts=parts, route=sim.route(self.cluster))
-            return lambda flow, keys: region_program(inputs, flow, keys, attempt)
+            return lambda flow, keys: sim.region_program(inputs, flow, keys, attempt)
         crossings = {}
         for region in sim.regions:
             route, frames = sim.route(region), {}
@@ -329,6 +337,9 @@ class Node:
         if event is not None:
             self.step_session(event)
             return
+        if isinstance(message, Frame):
+            self.frames += 1
+            self.sim.die_if(self, FRAME)
         attempt = self.attempt
         if attempt is not None and message.attempt == state.attempt and state.phase in ("PREPARED", "ACCEPTED"):
             self.guarded(attempt, lambda: attempt.receive(position, message))
@@ -422,6 +433,8 @@ class Simulation:
         seed: of the scheduler (order, loss, duplication).
         loss, duplicate: probabilities per packet.
         kills: crashes to carry out.
+        region_program: the region's stage.
+        patience: every how many questions a session without progress times out.
         tamper: (node, place) -> function that alters what a corrupt operator handles there.
     """
 
@@ -432,6 +445,8 @@ class Simulation:
     kills: list[Kill] = field(default_factory=list)
     tamper: dict[tuple[str, str], Callable[[Any], Any]] = field(default_factory=dict)
     group: str = "group"
+    region_program: Callable[..., Any] = region_program
+    patience: int = 3
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -555,7 +570,8 @@ class Simulation:
 
     def die_if(self, node: Node, point: str) -> None:
         for kill in self.kills:
-            if (kill.node, kill.number, kill.point) == (node.name, node.transactions, point):
+            number = node.frames if point == FRAME else node.transactions
+            if (kill.node, kill.number, kill.point) == (node.name, number, point):
                 self.kills.remove(kill)
                 raise Killed
 
@@ -624,7 +640,7 @@ class Simulation:
             for node in list(self.nodes.values()):
                 self.call(node, node.ask)
             progress += self.deliver_all()
-            if number % 3 == 2 or not progress:
+            if number % self.patience == self.patience - 1 or not progress:
                 self.time_out()
                 self.deliver_all()
         self.fetch()
@@ -639,7 +655,7 @@ class Simulation:
     def time_out(self) -> None:
         for node in list(self.nodes.values()):
             state = node.session()
-            if state is not None and state.phase in ("PREPARED", "ACCEPTED"):
+            if state is not None and state.phase in ("PREPARED", "ACCEPTED") and not node.moved():
                 self.call(node, lambda node=node: node.step_session(Retry(os.urandom(32).hex())))
 
 

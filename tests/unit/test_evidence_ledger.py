@@ -124,12 +124,22 @@ def test_an_entry_of_another_run_is_not_shown_as_own(made):
     assert made
 
 
+STAGE = {
+    "digest": "d" * 64, "sender": "de-1", "receiver": "de-2", "payload_class": PayloadClass.RECORD_SHARE, "frames": 3,
+    "bytes": 9, "cluster": "de", "run": RUN,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"event": "state", "digest": "d" * 64}, "frames have a digest"),
         ({"event": "frame_sent"}, "frames have a digest"),
         ({"event": "frame_sent", "digest": "d" * 64}, "a sender, a receiver and a class"),
+        ({"event": "frames_sent"}, "frames have a digest"),
+        ({"event": "frames_sent", **STAGE, "frames": 0}, "are counted"),
+        ({"event": "frames_received", **STAGE, "cluster": None}, "belong to a session"),
+        ({"event": "frame_sent", **STAGE}, "are counted"),
         ({"event": "notice_sent"}, "named by its digest"),
     ],
 )
@@ -146,6 +156,13 @@ def test_gaps_and_empty_extracts_are_refused():
         build_extract("de-1", OTHER, log, genesis("de-1"), created_at=AT)
     with pytest.raises(EvidenceError, match="no entry of the run"):
         build_extract("de-1", RUN, [], genesis("de-1"), created_at=AT)
+
+
+def test_frames_of_a_stage_are_one_line_and_many_messages():
+    line = new_entry(seq=0, at=AT, event="frames_sent", **STAGE)
+    assert line.messages == 3
+    (flow,) = flows_of([line])
+    assert (flow.messages, flow.bytes) == (3, 9)
 
 
 def test_flows_count_what_travelled_by_itself():

@@ -114,6 +114,66 @@ def test_a_lost_frame_of_a_given_up_attempt_is_open_and_a_control_frame_is_under
     assert "1 control frames were under way" in assess(run.evidence()).checks[5].done
 
 
+def stage_run(made, attempt=1, kind=PayloadClass.RECORD_SHARE, **more):
+    """A run whose region operators also exchanged 40 frames of a stage; attempt 1 is the committed one."""
+
+    def add(books, run):
+        books.stage("de-1", "de-2", kind, 40, 9000, run=run, cluster="de", attempt=attempt, **more)
+
+    return run_with(made, add)
+
+
+def test_frames_of_a_stage_agree_and_are_counted_one_by_one(made):
+    plain, run = (assess(item.evidence()).reconciliation for item in (run_with(made), stage_run(made)))
+    assert set(status(stage_run(made)).values()) == {"passed"}
+    assert (run.frames, run.agreed) == (plain.frames + 40, plain.agreed + 40)
+    assert run.by_party["de-1", "de-2", "record_share"] == (40, 9000)
+    assert run.record_messages == 0  # both sit in one country
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        ({"digest": "0" * 64}, "name another digest"),
+        ({"frames": 39}, "name another frames"),
+        ({"frames": 41}, "received more than was sent"),
+        ({"bytes": 8999}, "name another bytes"),
+        ({"payload_class": PayloadClass.MAC_OR_COMMITMENT}, "name another class"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PayloadClass.RECORD_SHARE, PayloadClass.MAC_OR_COMMITMENT])
+def test_two_ends_of_a_committed_stage_that_differ_fail_whatever_the_class(made, alter, words, kind):
+    if alter.get("payload_class") == kind:
+        alter = {"payload_class": PayloadClass.CONTROL_METADATA}
+    run = stage_run(made, kind=kind, alter=alter)
+    assert status(run)["reconciliation"] == "failed"
+    assert words in problems(run, "reconciliation")
+    assert "de-1 to de-2" in problems(run, "reconciliation")
+
+
+@pytest.mark.parametrize("end", [{"sent": False}, {"receipt": False}])
+def test_a_committed_stage_that_one_end_logged_fails(made, end):
+    run = stage_run(made, **end)
+    assert "logged by one end only (de-" in problems(run, "reconciliation")
+    assert status(run)["reconciliation"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "more", [{"sent": False}, {"receipt": False}, {"alter": {"frames": 12, "bytes": 300, "digest": "0" * 64}}]
+)
+def test_what_was_under_way_when_an_attempt_was_given_up_is_open_for_data_and_in_flight_for_check_sums(made, more):
+    data = stage_run(made, attempt=2, **more)
+    assert status(data)["reconciliation"] == "open"
+    assert "in an attempt that was given up" in problems(data, "reconciliation")
+    sums = stage_run(made, attempt=2, kind=PayloadClass.MAC_OR_COMMITMENT, **more)
+    assert status(sums)["reconciliation"] == "passed"
+
+
+def test_more_received_than_sent_fails_even_in_an_attempt_that_was_given_up(made):
+    run = stage_run(made, attempt=2, alter={"frames": 41})
+    assert status(run)["reconciliation"] == "failed"
+
+
 def test_a_part_that_the_owner_never_filed_or_of_another_length_fails(made):
     def wanted(entry):
         return entry.event == "frame_received" and entry.sender == "de-nord"
