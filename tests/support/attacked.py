@@ -21,6 +21,7 @@ from mpc_ops.protocol.rows import Rows
 from mpc_ops.protocol.shuffle import shuffle
 from tests.support.active import share_bits, share_ring
 from tests.support.adversary import Program
+from tests.support.attacked_tables import TABLES
 
 M = 1 << 64
 
@@ -209,6 +210,9 @@ SHUFFLE = Program(
     lambda values, _: sorted(values),
 )
 
-PROGRAMS: dict[str, Program] = {
-    program.name: program for program in (LOGIC, PRODUCTS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)
-}
+CORE: dict[str, Program] = {one.name: one for one in (LOGIC, PRODUCTS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)}
+"""Programs that a test run attacks in every way."""
+PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in TABLES}}
+"""All programs: `make adversary`."""
+LARGE = ("join many", "quantile")
+"""Programs whose runs take long: left out of a test run."""
