@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+import duckdb
+import pyarrow as pa
+
 from mpc_ops.protocol.rows import Rows
 from tests.support.active import Outcome, as_passive, run_flow, share_bits, share_ring
 
@@ -61,3 +64,44 @@ def refusal(program: Callable, *specs: Spec, security: str = "active") -> str:
     (code,) = {error.code for error in out.errors.values()}
     assert len(out.errors) == 3
     return code
+
+
+# ---------------------------------------------------------------------------------------------- the plaintext engine
+
+
+def signed(value, width):
+    return value - (1 << width) if value >> (width - 1) else value
+
+
+def random_rows(count, rng):
+    """Columns of a table; what stands behind a NULL is anything."""
+    return {
+        "ka": ([rng.randrange(3) for _ in range(count)], 2),
+        "ka_ok": ([int(rng.random() < 0.8) for _ in range(count)], 1),
+        "kb": ([rng.choice([0, 5, 70]) for _ in range(count)], 7),
+        "amount": ([rng.randrange(1 << 20) for _ in range(count)], None),
+        "amount_ok": ([int(rng.random() < 0.7) for _ in range(count)], 1),
+        "score": ([rng.choice([0, 1, 7, 8, 9, 15]) for _ in range(count)], 4),
+        "size": ([rng.randrange(6) for _ in range(count)], 5),
+        "size_ok": ([int(rng.random() < 0.5) for _ in range(count)], 1),
+        "live": ([int(rng.random() < 0.8) for _ in range(count)], 1),
+    }
+
+
+def plaintext(spec, sql):
+    """Rows of a query over the table `t` in which NULLs are NULLs and scores have signs."""
+
+    def column(name):
+        values = spec[name][0]
+        if name == "score":
+            values = [signed(value, 4) for value in values]
+        marks = spec[f"{name}_ok"][0] if f"{name}_ok" in spec else [1] * len(values)
+        return pa.array([value if mark else None for value, mark in zip(values, marks, strict=True)], pa.int64())
+
+    with duckdb.connect() as connection:
+        connection.register("t", pa.table({name: column(name) for name in spec if not name.endswith("_ok")}))
+        return [tuple(map(int_or_none, row)) for row in connection.execute(sql).fetchall()]
+
+
+def int_or_none(value):
+    return None if value is None else int(value)

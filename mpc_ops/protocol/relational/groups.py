@@ -45,7 +45,7 @@ from mpc_ops.protocol.shuffle import compact
 from mpc_ops.protocol.sort import SortKey, sort
 from mpc_ops.protocol.stage import ComputeStage
 
-__all__ = ["VALID", "Aggregate", "Groups", "distinct", "group_by"]
+__all__ = ["VALID", "Aggregate", "Groups", "Summand", "distinct", "group_by", "summands"]
 
 VALID = "valid"
 """The column of a result that says whether a row is one; rows without are all 0."""
@@ -137,7 +137,7 @@ def group_by(
     plan = _plan(rows, keys, aggregates, bound)
     key = yield from key_planes(flow.stage, rows, keys)
     alive = None if live is None else one_bit(rows, live)
-    sums = yield from _summands(flow.stage, rows, plan.sums)
+    sums = yield from summands(flow.stage, rows, plan.sums)
     tables: list[Groups] = []
     for place, order in enumerate(plan.orders):
         one = _Pass(key, alive, order, tuple(sums.items()) if place == 0 else (), bound)
@@ -163,7 +163,7 @@ def distinct(
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Summand:
+class Summand:
     """Something that is summed per group: values, their squares, the number of values; without a column the rows."""
 
     column: str = ""
@@ -184,12 +184,12 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    sums: tuple[_Summand, ...]
+    sums: tuple[Summand, ...]
     orders: tuple[_Order | None, ...]
 
 
 def _plan(rows: Rows, keys: Sequence[Key], aggregates: Sequence[Aggregate], bound: int | None) -> _Plan:
-    sums: dict[_Summand, None] = {}
+    sums: dict[Summand, None] = {}
     orders: dict[_Order, set[str]] = {}
     for one in aggregates:
         _check_aggregate(rows, one)
@@ -218,11 +218,11 @@ def _order_of(one: Aggregate) -> _Order:
     return _Order(one.column or "", one.valid, one.signed)
 
 
-def _summands_of(one: Aggregate) -> list[tuple[str, _Summand]]:
+def _summands_of(one: Aggregate) -> list[tuple[str, Summand]]:
     """Return (column of the result, what is summed for it)."""
     column, valid = one.column or "", one.valid or ""
-    values, squares = (_Summand(column, valid, power, one.signed) for power in (1, 2))
-    counted = _Summand(valid=valid)
+    values, squares = (Summand(column, valid, power, one.signed) for power in (1, 2))
+    counted = Summand(valid=valid)
     if one.kind == "count":
         return [(one.name, counted)]
     if one.kind == "sum":
@@ -240,7 +240,7 @@ def _result_names(one: Aggregate) -> list[str]:
     return [name for name, _ in _summands_of(one)] or [one.name]
 
 
-def _summands(stage: ComputeStage, rows: Rows, wanted: Sequence[_Summand]) -> Steps[dict[_Summand, RingVector]]:
+def summands(stage: ComputeStage, rows: Rows, wanted: Sequence[Summand]) -> Steps[dict[Summand, RingVector]]:
     """Return one vector per summand, NULLs as 0: bits to the ring (2 rounds), times validity (1), squares (1)."""
     flags = sorted({one.valid for one in wanted if one.valid})
     boolean = sorted(
@@ -258,9 +258,9 @@ def _summands(stage: ComputeStage, rows: Rows, wanted: Sequence[_Summand]) -> St
     value = dict(zip(boolean, converted[len(flags) :], strict=True))
     ones = np.ones(rows.count, dtype=np.uint64)
     zero = np.zeros(rows.count, dtype=np.uint64)
-    found = {_Summand(): ring_of(stage, zero, zero.copy()).plus_public(ones)}
-    found.update({_Summand(valid=name): flag[name] for name in flags})
-    firsts = sorted({_Summand(one.column, one.valid, 1, one.signed) for one in wanted if one.power})
+    found = {Summand(): ring_of(stage, zero, zero.copy()).plus_public(ones)}
+    found.update({Summand(valid=name): flag[name] for name in flags})
+    firsts = sorted({Summand(one.column, one.valid, 1, one.signed) for one in wanted if one.power})
     for one in firsts:
         plain = value.get((one.column, one.signed))
         found[one] = rows.ring(one.column) if plain is None else plain
@@ -268,7 +268,7 @@ def _summands(stage: ComputeStage, rows: Rows, wanted: Sequence[_Summand]) -> St
     masked = yield from multiply_all(stage, [(flag[one.valid], found[one]) for one in nullable])
     found.update(zip(nullable, masked, strict=True))
     squares = [one for one in wanted if one.power == 2]
-    bases = [found[_Summand(one.column, one.valid, 1, one.signed)] for one in squares]
+    bases = [found[Summand(one.column, one.valid, 1, one.signed)] for one in squares]
     products = yield from multiply_all(stage, [(base, base) for base in bases])
     found.update(zip(squares, products, strict=True))
     return {one: found[one] for one in wanted}
@@ -296,7 +296,7 @@ class _Pass:
     key: KeyPlanes
     alive: BooleanPlanes | None
     order: _Order | None
-    sums: tuple[tuple[_Summand, RingVector], ...]
+    sums: tuple[tuple[Summand, RingVector], ...]
     bound: int | None
 
     def run(self, flow: Flow, rows: Rows, pivots: int) -> Steps[Groups]:
