@@ -21,6 +21,7 @@ from mpc_ops.protocol.rows import Rows
 from mpc_ops.protocol.shuffle import shuffle
 from tests.support.active import share_bits, share_ring
 from tests.support.adversary import Program
+from tests.support.attacked_relational import RELATIONAL
 from tests.support.attacked_tables import TABLES
 
 M = 1 << 64
@@ -212,7 +213,7 @@ SHUFFLE = Program(
 
 CORE: dict[str, Program] = {one.name: one for one in (LOGIC, PRODUCTS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)}
 """Programs that a test run attacks in every way."""
-PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in TABLES}}
+PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in (*TABLES, *RELATIONAL)}}
 """All programs: `make adversary`."""
 LARGE = ("join many", "quantile")
 """Programs whose runs take long: left out of a test run."""
