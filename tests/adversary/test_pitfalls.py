@@ -7,6 +7,7 @@ that the same attack leads to nothing with the mitigation in place.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from dataclasses import replace
@@ -14,17 +15,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_state
 
+from mpc_ops.envelope.keys import IdentityPublicKey
+from mpc_ops.envelope.sealing import SealingKey
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol import boolean, opening, proof_and, stage
+from mpc_ops.protocol import boolean, opening, proof_and, row_parts, shuffle_tags, stage
 from mpc_ops.protocol.boolean import and_many
+from mpc_ops.protocol.flow import ActiveFlow
 from mpc_ops.protocol.opening import open_passive, open_to_all
 from mpc_ops.protocol.party import Party
 from mpc_ops.protocol.products import multiply, segment_sums
 from mpc_ops.protocol.proof_and import AndLog, AndProof, AndProver
 from mpc_ops.protocol.ring_claim import RingParams
+from mpc_ops.protocol.rows import Rows
+from mpc_ops.protocol.shuffle import shuffle
 from mpc_ops.protocol.stage import ActiveSession, ActiveStage, BarrierToken, ComputeStage, PassiveStage, SessionTerms
+from mpc_ops.randomness import expand
 from mpc_ops.ring.field61 import FIELD_61, P61
+from mpc_ops.session import filing
 from tests.support.active import SMALL_LAYOUT, keys_of, share_bits, share_ring, terms_of
 from tests.support.adversary import (
     Attack,
@@ -37,9 +46,10 @@ from tests.support.adversary import (
     step_kind,
     traitor,
 )
-from tests.support.attacked import BATCHES, FLOW, LOGIC, PRODUCTS
+from tests.support.attacked import BATCHES, FLOW, LOGIC, PRODUCTS, SHUFFLE
 from tests.support.products import prove, views
-from tests.support.views import not_uniform, repeated_bodies, used_twice, view_differences
+from tests.support.sim import Owner, Simulation
+from tests.support.views import chi_square, not_uniform, repeated_bodies, used_twice, view_differences
 
 
 @pytest.fixture(autouse=True)
@@ -400,6 +410,116 @@ def test_tags_modulo_the_ring_itself() -> None:
     assert accepted(RingParams(64, 128, 64, 2), 1 << 63, 10) == 0
 
 
+# ------------------------------------------------------------------------------- biased shuffle; missing shuffle check
+
+
+def orders(draw, count: int = 3, runs: int = 600) -> float:
+    """Chi-square of the orders of a few rows against the uniform distribution; 5 degrees of freedom for three rows."""
+    places = {order: place for place, order in enumerate(itertools.permutations(range(count)))}
+    counts = np.zeros(len(places))
+    for number in range(runs):
+        counts[places[tuple(draw(hashlib.sha256(bytes([number % 256, number // 256])).digest(), count).tolist())]] += 1
+    return chi_square(counts)
+
+
+def test_a_permutation_from_short_keys_is_biased() -> None:
+    """Sorting by keys of 64 bits, drawn again where two are equal, leaves no bias; by keys of one bit much."""
+    assert orders(row_parts.random_order) < 35
+    assert orders(lambda seed, count: np.argsort(expand(seed, count) & np.uint64(1), kind="stable")) > 35
+
+
+def test_a_shuffle_whose_tags_nobody_compares(monkeypatch) -> None:
+    seen = lie(Case(SHUFFLE), 0, "shuffle-1", 1)
+    assert seen.codes == {"TAG_MISMATCH"}
+    assert not seen.violations
+    monkeypatch.setattr(shuffle_tags.TagLog, "_sums", lambda self, peer, pieces, keys: b"equal")
+    assert says(lie(Case(SHUFFLE), 0, "shuffle-1", 1), "wrong result")
+
+
+def _shuffled_bits(session, shares):
+    flow = ActiveFlow(session, "bits")
+    rows = yield from shuffle(flow, Rows({"key": shares[0]}))
+    (opened,) = yield from flow.open([rows.bits("key")])
+    return sorted(opened.tolist())
+
+
+SHUFFLED_BITS = Program(
+    "shuffled bits", (([1, 0, 0, 0],), ([0, 1, 0, 0],)), lambda v, seed: [share_bits(v[0], 1, seed, random.Random(1))],
+    _shuffled_bits, lambda values, _: sorted(values[0]),
+)  # fmt: skip
+
+
+def test_a_tag_key_that_is_known_before_all_messages_are_there(monkeypatch) -> None:
+    """Whoever knows the key bends a row and its tag together, and no comparison sees it. It is opened behind FLUSHED only."""
+    keys: list[tuple[int, np.ndarray, np.ndarray]] = []
+    real = shuffle_tags.TagKey.__init__
+
+    def note(self, stage, width, ring):
+        real(self, stage, width, ring)
+        keys.append((stage.party, self.first.copy(), self.second.copy()))
+
+    monkeypatch.setattr(shuffle_tags.TagKey, "__init__", note)
+    case = Case(SHUFFLED_BITS)
+    (column,) = keys[0][1] ^ keys[1][1] ^ keys[2][1]
+    body = np.frombuffer(bytes(case.bodies[find(case, "shuffle-1", 0, 1)]), dtype="<u8").copy()
+    assert len(body) == 5, "one word of 64 bits, and a tag for each of 4 rows"
+    body[0] ^= np.uint64(1)
+    assert lie(case, 0, "shuffle-1", 1, body.tobytes()).codes == {"TAG_MISMATCH"}
+    body[1] ^= column
+    assert says(lie(case, 0, "shuffle-1", 1, body.tobytes()), "wrong result"), "the key tells how to bend the tag"
+    unflushed = ActiveSession(terms_of(0), keys_of(0)).stage("early")
+    with pytest.raises(LocalProtocolError, match="ORDER"):
+        next(shuffle_tags.open_tag_keys(unflushed, 0, []))
+
+
+# ------------------------------------------------------------------------------- equivocating or unauthenticated owners
+
+
+def two_takes_of_one_filing() -> Simulation:
+    """An owner tells two of its operators one thing and the third another, each with fitting commitments."""
+    sim = Simulation([Owner("de-a", "de", [5, -6]), Owner("cn-a", "cn", [7, 8])])
+    second, other = sim.file(Owner("de-a", "de", [500, -6]))
+    sim.nodes["de-3"].on_part("de-a", (second, other["de-3"]))
+    sim.run(rounds=8)
+    return sim
+
+
+def test_an_owner_that_tells_holders_different_things(monkeypatch) -> None:
+    sim = two_takes_of_one_filing()
+    assert {sim.nodes[name].filing("de-a").blamed for name in sim.clusters["de"]} == {("de-a",)}
+    assert not sim.closable()
+
+    def no_comparison(state):
+        claims = [claim for claim in state.claims if claim.take == state.take]
+        if len(claims) < 2:
+            return state, ()
+        return replace_state(state, phase="AGREED"), (
+            filing.SendReceipt(state.take, state.notice), filing.AnnounceFiling("AGREED"),
+        )  # fmt: skip
+
+    monkeypatch.setattr(filing, "_compare", no_comparison)
+    sim = two_takes_of_one_filing()
+    assert sim.closable(), "the close goes on with two different filings of one owner"
+    assert "FAILED" in sim.phases().values()
+    assert not any(sim.nodes[name].filing("de-a").blamed for name in sim.clusters["de"]), (
+        "nobody is told whose fault it is"
+    )
+
+
+def test_a_frame_that_nobody_signed(monkeypatch) -> None:
+    """A crossing frame of one operator, sent in the name of another."""
+    sim = Simulation([Owner("de-a", "de", [5, -6])])
+    sim.run()
+    frame, target = sim.nodes["de-1"].disk["out/1/0"], sim.nodes["nl-1"]
+    target.disk.clear()
+    target.on_cross("de-2", frame)
+    assert not target.disk
+    monkeypatch.setattr(IdentityPublicKey, "verify", lambda self, signature, message, purpose: True)
+    monkeypatch.setattr(SealingKey, "open", lambda self, box, info: box)
+    target.on_cross("de-2", frame)
+    assert target.disk
+
+
 # ------------------------------------------------------------------------------------------ multicast is no broadcast
 
 
@@ -460,7 +580,7 @@ def test_lengths_that_nobody_checks(monkeypatch) -> None:
     assert case.judge(case.run(attack), attack).codes == {"LENGTH_INVALID"}
     monkeypatch.setattr(ComputeStage, "_plain_exchange", lambda self, item: _first((yield (item,))))
     assert case.judge(case.run(attack), attack).codes == {"LENGTH_INVALID"}
-    monkeypatch.setattr(boolean, "from_bytes", lambda body, words: np.frombuffer(bytes(body), dtype="<u8"))
+    monkeypatch.setattr(boolean, "from_body", lambda body, words: np.frombuffer(bytes(body), dtype="<u8"))
     verdict = play_and_judge(case, attack)
     assert verdict.outcome == "crashed"
 

@@ -285,13 +285,13 @@ def traitor(
                 step, to_prev=to_prev, to_next=to_next, expect_prev=expect_prev, expect_next=expect_next
             )
 
-        def _drawn(self) -> bool:
-            number, calls[0] = calls[0], calls[0] + 1
-            return streams is not None and number == streams[0]
+        within = False  # whether seeds are drawn for a stream, which is bent as a whole
 
         def streams(self, purpose, lanes):
+            self.within = True
             both = super().streams(purpose, lanes)
-            if self._drawn() and lanes:
+            self.within = False
+            if streams is not None and calls[0] - 1 == streams[0] and lanes:
                 done.append(streams)
                 both = tuple(part.copy() for part in both)
                 both[streams[1]][0] ^= np.uint64(1)
@@ -299,7 +299,8 @@ def traitor(
 
         def seeds(self, purpose):
             both = super().seeds(purpose)
-            if self._drawn():
+            number, calls[0] = calls[0], calls[0] + 1
+            if streams is not None and number == streams[0] and not self.within:
                 done.append(streams)
                 both = tuple(bytes(32) if side == streams[1] else seed for side, seed in enumerate(both))
             return both
