@@ -19,7 +19,7 @@ which are few, take more pivots, so that the last levels do not wait for them. F
 | 3 | 27.3 | 13 | 27.4 | 16 |
 | 7 | 40 | 9 or 10 | 40.3 | 10 or 11 |
 
-Everything is linear in the number of rows and pairs.
+Everything is linear in the number of rows and pairs, but one sort of words a level.
 """
 
 from __future__ import annotations
@@ -34,28 +34,36 @@ from mpc_ops.errors import LocalProtocolError
 __all__ = ["MAX_PIVOTS", "MAX_ROWS", "QuickPlan"]
 
 Index = NDArray[np.int64]
+Bits = NDArray[np.bool_]
 
-MAX_ROWS = 1 << 27
+MAX_ROWS = 1 << 30
 MAX_PIVOTS = 15
 SMALL = 6
 SAMPLE = 0.5
 PACE = 0.75
 SLACK = 2
-_BUCKET_BITS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A level in progress; arrays over live places (segment after segment) or over segments."""
+    """A level in progress. A segment has `sample` members, the first rows of it, and `rest` other rows.
 
-    segment: Index
-    offset: Index
-    first: Index
+    Attributes:
+        sample, rest, pivots: by segment.
+        pivot_slots: for each number of a pivot: which segments have it, and its slot among all members.
+        inner: pairs of slots that are compared.
+        member_rows, rest_rows: rows, segment after segment.
+        pairs: number of all comparisons.
+    """
+
     sample: Index
+    rest: Index
     pivots: Index
-    left: Index
-    right: Index
-    inner: int
+    pivot_slots: list[tuple[Bits, Index]]
+    inner: tuple[Index, Index]
+    member_rows: Index
+    rest_rows: Index
+    pairs: int
 
 
 class QuickPlan:
@@ -76,10 +84,10 @@ class QuickPlan:
         self.order: Index = np.arange(count, dtype=np.int64)
         self._goal = float(count)
         self.levels = self.comparisons = 0
-        live = [0] if count > 1 else []
-        self._start: Index = np.array(live, dtype=np.int64)
-        self._size: Index = np.array([count] * len(live), dtype=np.int64)
-        self._known: Index = np.zeros(len(live), dtype=np.int64)
+        live = 1 if count > 1 else 0
+        self._start: Index = np.zeros(live, dtype=np.int64)
+        self._size: Index = np.full(live, count, dtype=np.int64)
+        self._known: Index = np.zeros(live, dtype=np.int64)
         self._level: _Level | None = None
 
     def pairs(self) -> tuple[Index, Index] | None:
@@ -94,98 +102,108 @@ class QuickPlan:
         drawn = np.minimum(np.maximum(drawn, wanted), size)
         sample = np.where(known > 0, known, drawn)
         pivots = np.minimum(wanted, sample)
-        first = np.cumsum(size) - size
-        offset = _ranges(np.zeros_like(size), size)
-        segment = np.repeat(np.arange(len(size)), size)
-        left, right, inner = self._compared(first, sample, pivots)
-        self._level = _Level(segment, offset, first, sample, pivots, left, right, inner)
+        rest = size - sample
+        member_rows = self.order[_ranges(self._start, sample)]
+        rest_rows = self.order[_ranges(self._start + sample, rest)]
+        base = np.cumsum(sample) - sample
+        inner = self._inner_pairs(base, np.where(known > 0, 0, sample))
+        lefts, rights, slots = [member_rows[inner[0]]], [member_rows[inner[1]]], []
+        for number in range(int(pivots.max())):
+            has = pivots > number
+            # Evenly spaced among known rows, else the first of the new sample.
+            slot = base + np.where(known > 0, (number + 1) * sample // (pivots + 1), number)
+            slots.append((has, slot[has]))
+            lefts.append(np.repeat(member_rows[slot[has]], rest[has]))
+            rights.append(rest_rows if bool(has.all()) else rest_rows[np.repeat(has, rest)])
+        left, right = np.concatenate(lefts), np.concatenate(rights)
+        self._level = _Level(sample, rest, pivots, slots, inner, member_rows, rest_rows, len(left))
         self.levels += 1
         self.comparisons += len(left)
-        place = self._start[segment] + offset
-        rows = self.order[place]
-        return rows[left], rows[right]
+        return left, right
 
-    def _compared(self, first: Index, sample: Index, pivots: Index) -> tuple[Index, Index, int]:
-        """Return live places to compare: pairs within new samples, then pivots with the rest; and the number of the former."""
-        fresh = np.where(self._known > 0, 0, sample)
-        member = _ranges(first, fresh)
-        after = np.repeat(first + fresh, fresh) - member - 1
-        lefts, rights = [np.repeat(member, after)], [_ranges(member + 1, after)]
-        rest = self._size - sample
-        for number in range(int(pivots.max())):
-            length = np.where(pivots > number, rest, 0)
-            lefts.append(np.repeat(first + self._pivot_offset(number, sample, pivots), length))
-            rights.append(_ranges(first + sample, length))
-        return np.concatenate(lefts), np.concatenate(rights), len(lefts[0])
+    @staticmethod
+    def _inner_pairs(base: Index, fresh: Index) -> tuple[Index, Index]:
+        """Return all pairs of slots within each new sample."""
+        member = _ranges(base, fresh)
+        after = np.repeat(base + fresh, fresh) - member - 1
+        return np.repeat(member, after), _ranges(member + 1, after)
 
-    def _pivot_offset(self, number: int, sample: Index, pivots: Index) -> Index:
-        """Return where in its segment a pivot stands: evenly spaced among known rows, else first in the new sample."""
-        return np.where(self._known > 0, (number + 1) * sample // (pivots + 1), number)
-
-    def take(self, less: NDArray[np.bool_]) -> None:
+    def take(self, less: Bits) -> None:
         """Take the bits "left row's key < right row's key" of the pairs, and split the segments.
 
         Raises:
             LocalProtocolError: ROWS_INVALID for another number of bits, or without a level.
         """
         level = self._level
-        if level is None or less.shape != level.left.shape:
+        if level is None or less.shape != (level.pairs,):
             raise LocalProtocolError("ROWS_INVALID", "other comparison bits than the level's", got=less.shape)
         self._level = None
-        live = len(level.segment)
-        below = np.bincount(level.right[less], minlength=live)
-        inner = ~less[: level.inner]
-        below += np.bincount(level.left[: level.inner][inner], minlength=live)
-        member = level.offset < level.sample[level.segment]
-        # Ranks of known rows are their offsets.
-        rank = np.where(self._known[level.segment] > 0, level.offset, below)
-        bucket, pivot = self._buckets(level, member, rank, below)
-        self._arrange(level, 2 * bucket + pivot, rank, member)
+        inner = len(level.inner[0])
+        ranked, pivot = self._ranked(level, less[:inner])
+        self._arrange(level, ranked, pivot, self._buckets(level, less[inner:]))
 
-    def _buckets(self, level: _Level, member: NDArray[np.bool_], rank: Index, below: Index) -> tuple[Index, Index]:
-        """Return for each live place the number of pivots below it, and whether it is a pivot."""
-        pivot = np.zeros(len(rank), dtype=np.int64)
-        for number in range(int(level.pivots.max())):
-            has = level.pivots > number
-            pivot[(level.first + self._pivot_offset(number, level.sample, level.pivots))[has]] = 1
-        # Among sample members pivots are counted in the order of ranks.
-        slot = (np.cumsum(level.sample) - level.sample)[level.segment[member]] + rank[member]
-        flags = np.zeros(int(level.sample.sum()), dtype=np.int64)
-        flags[slot] = pivot[member]
-        before = np.cumsum(flags) - flags
-        base = before[np.cumsum(level.sample) - level.sample]
-        bucket = below.astype(np.int64)
-        bucket[member] = before[slot] - base[level.segment[member]]
-        return bucket, pivot
+    def _ranked(self, level: _Level, less: Bits) -> tuple[Index, Bits]:
+        """Return the members' slots in the order of their keys, segment after segment, and which of these are pivots."""
+        members = len(level.member_rows)
+        base = np.cumsum(level.sample) - level.sample
+        rank = np.bincount(level.inner[1][less], minlength=members)
+        rank += np.bincount(level.inner[0][~less], minlength=members)
+        own = np.repeat(base, level.sample)
+        slots = np.arange(members, dtype=np.int64)
+        known = np.repeat(self._known > 0, level.sample)
+        ranked = np.empty(members, dtype=np.int64)
+        # Known rows stand in their order.
+        ranked[np.where(known, slots, own + rank)] = slots
+        pivot = np.zeros(members, dtype=np.bool_)
+        for _, slot in level.pivot_slots:
+            pivot[slot] = True
+        return ranked, pivot[ranked]
 
-    def _arrange(self, level: _Level, bucket: Index, rank: Index, member: NDArray[np.bool_]) -> None:
-        """Put each segment's rows in the order of (bucket, known rows first) and note the new segments."""
-        inside = np.where(member, rank, level.offset + level.sample[level.segment])
-        bits = int(inside.max()).bit_length()
-        group = self._start[level.segment] << _BUCKET_BITS | bucket
-        # One sort of words: the lowest bits say where a row came from, as `inside` is unique within a segment.
-        keys = np.sort((group << bits | inside).astype(np.uint64)).astype(np.int64)
-        group = keys >> bits
-        inside = keys & ((1 << bits) - 1)
-        places = self._start[level.segment] + level.offset
-        self.order[places] = self.order[places][self._origin(level, inside, rank, member)]
-        begins = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-        size = np.diff(np.concatenate([begins, [len(group)]]))
-        is_member = inside < level.sample[level.segment]
-        known = np.add.reduceat(is_member.astype(np.int64), begins)
-        open_segments = (known < size) & (group[begins] & 1 == 0)
-        self._start = places[begins][open_segments]
-        self._size, self._known = size[open_segments], known[open_segments]
+    @staticmethod
+    def _buckets(level: _Level, less: Bits) -> Index:
+        """Return for each other row the number of its segment's pivots below it."""
+        below = np.zeros(len(level.rest_rows), dtype=np.int64)
+        place = 0
+        for has, _ in level.pivot_slots:
+            if bool(has.all()):
+                below += less[place : place + len(below)]
+                place += len(below)
+            else:
+                mask = np.repeat(has, level.rest)
+                count = int(np.count_nonzero(mask))
+                below[mask] += less[place : place + count]
+                place += count
+        return below
 
-    def _origin(self, level: _Level, inside: Index, rank: Index, member: NDArray[np.bool_]) -> Index:
-        """Return the live place that each row came from, by its segment and `inside`."""
-        base = (np.cumsum(level.sample) - level.sample)[level.segment]
-        came = np.empty(int(level.sample.sum()), dtype=np.int64)
-        came[base[member] + rank[member]] = np.flatnonzero(member)
-        is_member = inside < level.sample[level.segment]
-        origin = level.first[level.segment] + inside - level.sample[level.segment]
-        origin[is_member] = came[(base + inside)[is_member]]
-        return origin
+    def _arrange(self, level: _Level, ranked: Index, pivot: Bits, bucket: Index) -> None:
+        """Put each segment's rows in the order bucket, pivot, bucket, ..., known rows first in a bucket; note the new segments.
+
+        Groups are the buckets of all segments one after another: one more than pivots for each segment.
+        """
+        groups = level.pivots + 1
+        base = np.cumsum(groups) - groups
+        count = int(groups.sum())
+        before: Index = np.cumsum(pivot, dtype=np.int64) - pivot
+        starts = np.cumsum(level.sample) - level.sample
+        member_group = before - np.repeat(before[starts] - base, level.sample)
+        known = np.bincount(member_group[~pivot], minlength=count)
+        bucket += np.repeat(base, level.rest)
+        others = np.bincount(bucket, minlength=count)
+        last = np.zeros(count, dtype=np.int64)
+        last[base + level.pivots] = 1
+        total = known + others + 1 - last
+        place = np.cumsum(total) - total
+        place += np.repeat(self._start - place[base], groups)
+        rows = level.member_rows[ranked]
+        self.order[_ranges(place, known)] = rows[~pivot]
+        self.order[(place + known + others)[last == 0]] = rows[pivot]
+        bits = len(bucket).bit_length()
+        # One sort of words keeps the order within a group: the lowest bits say where a row came from.
+        keys = np.sort(bucket.astype(np.uint64) << np.uint64(bits) | np.arange(len(bucket), dtype=np.uint64))
+        origin = (keys & np.uint64((1 << bits) - 1)).astype(np.int64)
+        self.order[_ranges(place + known, others)] = level.rest_rows[origin]
+        unsorted = (others > 0) & (known + others > 1)
+        self._start, self._size, self._known = place[unsorted], (known + others)[unsorted], known[unsorted]
 
 
 def _ranges(starts: Index, lengths: Index) -> Index:
