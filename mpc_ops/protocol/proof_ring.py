@@ -18,7 +18,7 @@ uniform. The prover computes nothing of a level before it holds the seed from L 
 would otherwise get a linear function of the secrets from two coins (a privacy check, not a soundness check).
 
 Assumption: at most one of the three parties deviates; PRG streams are AES-256-CTR under HKDF-SHA-256.
-Bound: ring_claim.log2_bound, 2^-52 per batch and prover with two repetitions and five folds; see docs/soundness-ring.md.
+Bound: ring_claim.log2_bound, 2^-52 per batch and prover with two repetitions and five folds; see docs/soundness.md.
 Leaks: number of terms and outputs.
 """
 
