@@ -6,12 +6,15 @@ input. The calls release the interpreter's lock. Only where `compiled()` is true
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
+from mpc_ops.kernels import pool
 
 ffi: Any
 lib: Any
@@ -21,7 +24,7 @@ try:
     ffi, lib = _compiled.ffi, _compiled.lib
 except ImportError:  # not built, built for another machine, or without cffi's run-time module
     ffi = lib = None
-_VERSION = 2
+_VERSION = 3
 if lib is not None and (not hasattr(lib, "cm_version") or lib.cm_version() != _VERSION):  # built from other sources
     ffi = lib = None
 
@@ -57,6 +60,7 @@ PRESENT = lib is not None
 """Whether the extension could be loaded."""
 
 Words: TypeAlias = NDArray[np.uint64]
+Pair: TypeAlias = tuple[Words, Words]
 
 LANES = 64
 """Lanes of a block of gates."""
@@ -66,6 +70,8 @@ _BLOCK = LANES * SLOTS
 _WORD = "uint64_t[]"
 _MODULUS = (1 << 61) - 1
 _LEVELS = 3
+_LEAST = 1 << 14
+"""Words of a vector that are worth a thread's wake-up."""
 
 
 def _refuse(what: str) -> LocalProtocolError:
@@ -94,10 +100,6 @@ def _output(size: int, array: Words | NDArray[np.int64], *inputs: Words, kind: s
     return ffi.from_buffer(kind, array, require_writable=True)
 
 
-def _blocks(words: int) -> int:
-    return -(-words // _BLOCK)
-
-
 def _lanes(lanes: int) -> int:
     if not 1 <= lanes <= LANES:
         raise _refuse("a number of lanes is out of range")
@@ -122,53 +124,98 @@ def limit_level(most: int) -> None:
     lib.cm_limit(most)
 
 
+def _each(size: int, block: int, work: Callable[[int, int, int], None]) -> int:
+    """Call work(number, start, stop) for pieces of whole blocks, in threads if there are several; return how many."""
+    parts = pool.pieces(size, block, _LEAST)
+    pool.run([partial(work, number, start, stop) for number, (start, stop) in enumerate(parts)])
+    return len(parts)
+
+
+def _count(size: int, block: int) -> int:
+    return len(pool.pieces(size, block, _LEAST))
+
+
+def _wide_sum(parts: Words) -> Pair:
+    """Return the sum mod 2^128 of shape (parts, 2, ...): low words, high words."""
+    low, high = parts[0]
+    for more_low, more_high in parts[1:]:
+        low = low + more_low
+        high = high + more_high + (low < more_low)
+    return low, high
+
+
 # ------------------------------------------------------------------------------------------------------------ recipe A
 
 
 def and_cross(left: tuple[Words, Words, Words], right: tuple[Words, Words, Words]) -> NDArray[np.int64]:
     """Return R, shape (127,), of the sides (x, y, e), all of one length; a ragged last block counts as filled with zeros."""
-    words = len(left[0])
-    totals = np.zeros(2 * LANES - 1, dtype=np.int64)
+    words, size = len(left[0]), 2 * LANES - 1
     inputs = _inputs(words, *left, *right)
-    lib.cm_and_cross(*inputs, words, _output(2 * LANES - 1, totals, kind="int64_t[]"))
-    return totals
+    totals = np.zeros((_count(words, _BLOCK), size), dtype=np.int64)
+    out = _output(totals.size, totals, kind="int64_t[]")
+
+    def work(number: int, start: int, stop: int) -> None:
+        lib.cm_and_cross(*(vector + start for vector in inputs), stop - start, out + number * size)
+
+    _each(words, _BLOCK, work)
+    total: NDArray[np.int64] = totals.sum(axis=0)
+    return total
 
 
 def and_fold(side: tuple[Words, Words, Words], coefficients: Words, out: Words, *, right: bool) -> None:
     """Write the folded vector of a side: `out` has shape (4, words of whole blocks)."""
     words = len(side[0])
-    size = _blocks(words) * _BLOCK
+    size = -(-words // _BLOCK) * _BLOCK
     if out.shape != (4, size):
         raise _refuse("a fold gives four components of one element per column")
-    inputs = _inputs(words, *side)
-    (weights,) = _inputs(LANES, coefficients)
-    lib.cm_and_fold(*inputs, words, weights, int(right), size, _output(4 * size, out, *side, coefficients))
+    inputs, (weights,) = _inputs(words, *side), _inputs(LANES, coefficients)
+    place = _output(4 * size, out, *side, coefficients)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_and_fold(*(vector + start for vector in inputs), stop - start, weights, int(right), size, place + start)
+
+    _each(words, _BLOCK, work)
 
 
-def and_words(x: tuple[Words, Words], y: tuple[Words, Words], masks: tuple[Words, Words], out: Words) -> None:
+def and_words(x: Pair, y: Pair, masks: Pair, out: Words) -> None:
     """Write x0 & (y0 ^ y1) ^ x1 & y0 ^ r0 ^ r1."""
     words = len(out)
     inputs = _inputs(words, *x, *y, *masks)
-    lib.cm_and_words(*inputs, words, _output(words, out, *x, *y, *masks))
+    place = _output(words, out, *x, *y, *masks)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_and_words(*(vector + start for vector in inputs), stop - start, place + start)
+
+    _each(words, 1, work)
 
 
 # ----------------------------------------------------------------------------------------------------------- the field
 
 
-def field_cross(u: Words, v: Words, lanes: int) -> Words:
-    """Return R, shape (2 lanes - 1,), of two vectors in blocks of lanes x 8 elements below 2^61 - 1."""
-    out = np.zeros(2 * _lanes(lanes) - 1, dtype=np.uint64)
+def field_cross(u: Words, v: Words, lanes: int) -> list[int]:
+    """Return R, 2 lanes - 1 elements, of two vectors in blocks of lanes x 8 elements below 2^61 - 1."""
+    size = 2 * _lanes(lanes) - 1
     first, second = _inputs(len(u), u, v)
-    lib.cm_field_cross(first, second, len(u), lanes, _output(2 * lanes - 1, out))
-    return out
+    sums = np.zeros((_count(len(u), lanes * SLOTS), size), dtype=np.uint64)
+    out = _output(sums.size, sums)
+
+    def work(number: int, start: int, stop: int) -> None:
+        lib.cm_field_cross(first + start, second + start, stop - start, lanes, out + number * size)
+
+    _each(len(u), lanes * SLOTS, work)
+    return [sum(column) % _MODULUS for column in zip(*sums.tolist(), strict=True)]
 
 
 def field_fold(u: Words, coefficients: Words) -> Words:
     """Return the sum over lanes a of coefficients[a] u_a: 8 elements per block of len(coefficients) x 8."""
     lanes = _lanes(len(coefficients))
     out = np.empty(-(-len(u) // (lanes * SLOTS)) * SLOTS, dtype=np.uint64)
-    (vector,), (weights,) = _inputs(None, u), _inputs(lanes, coefficients)
-    lib.cm_field_fold(vector, len(u), lanes, weights, _output(len(out), out))
+    (vector,), (weights,), place = _inputs(None, u), _inputs(lanes, coefficients), _output(len(out), out)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_field_fold(vector + start, stop - start, lanes, weights, place + start // lanes)
+
+    _each(len(u), lanes * SLOTS, work)
     return out
 
 
@@ -218,7 +265,7 @@ def field_uniform(words: Words) -> Words:
 
 FIRST_LANES = 8
 """Lanes of level 1 of products."""
-Pair: TypeAlias = tuple[Words, Words]
+_FIRST_BLOCK = FIRST_LANES * SLOTS
 
 
 def ring_carries(own: Pair, following: Pair, ends: NDArray[np.int64], left: Words, right: Words) -> Words:
@@ -228,8 +275,14 @@ def ring_carries(own: Pair, following: Pair, ends: NDArray[np.int64], left: Word
     if outputs and (int(ends[-1]) > terms or int(ends[0]) < 0 or bool(np.any(ends[1:] < ends[:-1]))):
         raise _refuse("segments reach beyond their terms")
     out = np.empty(outputs, dtype=np.uint64)
-    factors, parts = _inputs(terms, *own, *following), _inputs(outputs, left, right)
-    lib.cm_ring_carries(*factors, ffi.from_buffer("int64_t[]", ends), *parts, outputs, _output(outputs, out))
+    factors, (one, other) = _inputs(terms, *own, *following), _inputs(outputs, left, right)
+    stops, place = ffi.from_buffer("int64_t[]", ends), _output(outputs, out)
+
+    def work(_: int, start: int, stop: int) -> None:
+        begin = int(ends[start - 1]) if start else 0
+        lib.cm_ring_carries(*factors, stops + start, one + start, other + start, begin, stop - start, place + start)
+
+    _each(outputs, 1, work)
     return out
 
 
@@ -242,39 +295,61 @@ def ring_weighted(c: Words, q: Words, part: Words, *, minus: bool) -> Pair:
 
 def ring_matrix_first(u: Pair, weights: Words, v: Pair) -> Pair:
     """Return U V^T of (c x | c y) and (y' | x'), shape (8, 8), from words."""
-    terms, size = len(weights), FIRST_LANES**2
-    out = np.zeros((2, FIRST_LANES, FIRST_LANES), dtype=np.uint64)
-    lib.cm_ring_matrix_first(*_inputs(terms, *u, weights, *v), terms, _output(2 * size, out))
-    return out[0], out[1]
+    terms, size = len(weights), 2 * FIRST_LANES**2
+    inputs = _inputs(terms, *u, weights, *v)
+    sums = np.zeros((_count(terms, _FIRST_BLOCK), 2, FIRST_LANES, FIRST_LANES), dtype=np.uint64)
+    out = _output(sums.size, sums)
+
+    def work(number: int, start: int, stop: int) -> None:
+        lib.cm_ring_matrix_first(*(vector + start for vector in inputs), stop - start, out + number * size)
+
+    _each(terms, _FIRST_BLOCK, work)
+    return _wide_sum(sums)
 
 
 def ring_fold_first(side: Pair, weights: Words | None, coefficients: Pair) -> Pair:
     """Return the folded vector of (c x | c y), or of (x | y): per block 8 elements of x, then 8 of y; one block at least."""
     terms = len(side[0])
-    out = np.zeros((2, max(1, -(-terms // (FIRST_LANES * SLOTS))) * 2 * SLOTS), dtype=np.uint64)
-    vectors = _inputs(terms, *side)
-    weight = ffi.NULL if weights is None else _inputs(terms, weights)[0]
+    out = np.zeros((2, max(1, -(-terms // _FIRST_BLOCK)) * 2 * SLOTS), dtype=np.uint64)
+    x, y = _inputs(terms, *side)
+    weight = None if weights is None else _inputs(terms, weights)[0]
     (folds,) = _inputs(2 * FIRST_LANES, np.concatenate(coefficients))
     low, high = _output(out.shape[1], out[0]), _output(out.shape[1], out[1])
-    lib.cm_ring_fold_first(*vectors, weight, terms, folds, low, high)
+
+    def work(_: int, start: int, stop: int) -> None:
+        c, at = ffi.NULL if weight is None else weight + start, start // FIRST_LANES * 2
+        lib.cm_ring_fold_first(x + start, y + start, c, stop - start, folds, low + at, high + at)
+
+    _each(terms, _FIRST_BLOCK, work)
     return out[0], out[1]
 
 
 def ring_matrix(u: Pair, v: Pair, lanes: int) -> Pair:
     """Return U V^T, shape (lanes, lanes), of vectors in blocks of lanes x 8."""
-    size = len(u[0])
-    out = np.zeros((2, _lanes(lanes), lanes), dtype=np.uint64)
-    lib.cm_ring_matrix(*_inputs(size, *u, *v), size, lanes, _output(2 * lanes * lanes, out))
-    return out[0], out[1]
+    size, cells = len(u[0]), 2 * _lanes(lanes) ** 2
+    inputs = _inputs(size, *u, *v)
+    sums = np.zeros((_count(size, lanes * SLOTS), 2, lanes, lanes), dtype=np.uint64)
+    out = _output(sums.size, sums)
+
+    def work(number: int, start: int, stop: int) -> None:
+        lib.cm_ring_matrix(*(vector + start for vector in inputs), stop - start, lanes, out + number * cells)
+
+    _each(size, lanes * SLOTS, work)
+    return _wide_sum(sums)
 
 
 def ring_fold(u: Pair, coefficients: Pair) -> Pair:
     """Return the sum over lanes a of coefficients[a] u_a: 8 elements per block of len(coefficients) x 8."""
     size, lanes = len(u[0]), _lanes(len(coefficients[0]))
     out = np.empty((2, -(-size // (lanes * SLOTS)) * SLOTS), dtype=np.uint64)
-    vectors, (folds,) = _inputs(size, *u), _inputs(2 * lanes, np.concatenate(coefficients))
+    (one, two), (folds,) = _inputs(size, *u), _inputs(2 * lanes, np.concatenate(coefficients))
     low, high = _output(out.shape[1], out[0]), _output(out.shape[1], out[1])
-    lib.cm_ring_fold(*vectors, size, lanes, folds, low, high)
+
+    def work(_: int, start: int, stop: int) -> None:
+        at = start // lanes
+        lib.cm_ring_fold(one + start, two + start, stop - start, lanes, folds, low + at, high + at)
+
+    _each(size, lanes * SLOTS, work)
     return out[0], out[1]
 
 
@@ -288,11 +363,16 @@ def ring_bilinear(a: Pair, matrix: Pair, b: Pair) -> Pair:
     return out[:1], out[1:]
 
 
-def ring_products(x: Pair, y: Pair, masks: Pair) -> tuple[Words, Words]:
+def ring_products(x: Pair, y: Pair, masks: Pair) -> Pair:
     """Return x0 y0 and x0 (y0 + y1) + x1 y0 + r0 - r1 mod 2^64."""
     size = len(x[0])
     own, z = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
-    lib.cm_ring_products(*_inputs(size, *x, *y, *masks), size, _output(size, own), _output(size, z))
+    inputs, to_own, to_z = _inputs(size, *x, *y, *masks), _output(size, own), _output(size, z)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_ring_products(*(vector + start for vector in inputs), stop - start, to_own + start, to_z + start)
+
+    _each(size, 1, work)
     return own, z
 
 
@@ -302,15 +382,23 @@ def ring_products(x: Pair, y: Pair, masks: Pair) -> tuple[Words, Words]:
 def to_planes(values: Words, planes: Words) -> None:
     """Write the lowest bits of the values: `planes` has shape (width up to 64, ceil(count / 64)) and starts as zeros."""
     width, words = _planes(len(values), planes)
-    (vector,) = _inputs(None, values)
-    lib.cm_to_planes(vector, len(values), width, words, _output(width * words, planes, values))
+    (vector,), place = _inputs(None, values), _output(width * words, planes, values)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_to_planes(vector + start, stop - start, width, words, place + start // LANES)
+
+    _each(len(values), _BLOCK, work)
 
 
 def from_planes(planes: Words, values: Words) -> None:
     """Write the values of planes of shape (width up to 64, ceil(count / 64))."""
     width, words = _planes(len(values), planes)
-    (source,) = _inputs(width * words, planes)
-    lib.cm_from_planes(source, len(values), width, words, _output(len(values), values, planes))
+    (source,), place = _inputs(width * words, planes), _output(len(values), values, planes)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_from_planes(source + start // LANES, stop - start, width, words, place + start)
+
+    _each(len(values), _BLOCK, work)
 
 
 def _planes(count: int, planes: Words) -> tuple[int, int]:

@@ -59,7 +59,7 @@ static int supported(void) { return 0; }
 #define UNROLL _Pragma("GCC unroll 8")
 #define ARGS(...) __VA_ARGS__
 
-int cm_version(void) { return 2; }
+int cm_version(void) { return 3; }
 
 static int limit = 2;
 int cm_level(void) {
@@ -367,9 +367,9 @@ INLINE u128 wide_of(u64 low, u64 high) { return (u128)high << 64 | low; }
 INLINE void put(u64 *low, u64 *high, i64 at, u128 value) { low[at] = (u64)value; high[at] = (u64)(value >> 64); }
 
 /* High words of w_j = sum over the terms of output j of (x0 y1 + y0 x1) + l_j - r_j mod 2^128. */
-void cm_ring_carries(const u64 *x0, const u64 *y0, const u64 *x1, const u64 *y1, const i64 *ends,
-                                 const u64 *l, const u64 *r, i64 outputs, u64 *q) {
-    for (i64 j = 0, t = 0; j < outputs; j++) {
+void cm_ring_carries(const u64 *x0, const u64 *y0, const u64 *x1, const u64 *y1, const i64 *ends, const u64 *l, const u64 *r,
+                     i64 begin, i64 outputs, u64 *q) {
+    for (i64 j = 0, t = begin; j < outputs; j++) {
         u128 w = (u128)l[j] - r[j];
         for (; t < ends[j]; t++) w += (u128)x0[t] * y1[t] + (u128)y0[t] * x1[t];
         q[j] = (u64)(w >> 64);

@@ -28,7 +28,7 @@ void cm_field_uniform(const uint64_t *words, int64_t size, uint64_t *out);
 /* Recipe B. Level 1: blocks of 8 lanes x 8 products; later: `lanes` (at most 64) x 8 elements mod 2^128, low and high words
    apart; a ragged last block counts as filled with zeros. Matrices are lanes x lanes, low words then high words. */
 void cm_ring_carries(const uint64_t *x0, const uint64_t *y0, const uint64_t *x1, const uint64_t *y1, const int64_t *ends,
-                     const uint64_t *l, const uint64_t *r, int64_t outputs, uint64_t *q);
+                     const uint64_t *l, const uint64_t *r, int64_t begin, int64_t outputs, uint64_t *q);
 void cm_ring_weighted(const uint64_t *c, const uint64_t *q, const uint64_t *l, int64_t outputs, int minus, uint64_t *out);
 void cm_ring_matrix_first(const uint64_t *x, const uint64_t *y, const uint64_t *c, const uint64_t *yp, const uint64_t *xp,
                           int64_t terms, uint64_t *out);

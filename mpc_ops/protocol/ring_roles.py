@@ -19,7 +19,7 @@ from mpc_ops.protocol import ring_claim as claims
 from mpc_ops.protocol.party import Body
 from mpc_ops.protocol.ring_claim import GateView, Level, RingParams
 from mpc_ops.randomness import SEED_BYTES, ContextItem, encode_context, expand
-from mpc_ops.ring import RingArray, from_bytes, wide
+from mpc_ops.ring import RingArray, from_bytes, to_bytes, wide
 from mpc_ops.ring.wide import Wide
 
 __all__ = [
@@ -255,6 +255,8 @@ class RingProver:
         params = self._place.params
         q = claims.carries(self._own, self._following, self._l_part, self._r_next, params)
         self._q_left = params.carry(q - self._place.right_carries(self._keys[1]))
+        if params.carry_bits == 64:
+            return to_bytes(self._q_left)
         return wide.to_bytes(wide.from_words(self._q_left), params.carry_bytes)
 
     def take_digests(self, data: Body) -> None:

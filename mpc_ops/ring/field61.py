@@ -34,6 +34,8 @@ _SHIFTS = 2 * _LIMBS - 1
 _CHUNK_COLUMNS = 4096
 _EXACT_COLUMNS = 1 << 20
 _SINGLE_THREAD_WORK = 1 << 18
+_SMALL = 64
+"""So few elements are faster as Python integers."""
 
 
 class PrimeField(ABC):
@@ -71,9 +73,14 @@ class PrimeField(ABC):
         return pow(value, self.p - 2, self.p)
 
     def powers(self, base: int, count: int) -> FieldArray:
-        """Return base^0 .. base^(count - 1), by doubling."""
-        out = np.ones(count, dtype=np.uint64)
-        done = 1
+        """Return base^0 .. base^(count - 1): the first ones as integers, then by doubling."""
+        out = np.empty(count, dtype=np.uint64)
+        first, power = [], 1
+        for _ in range(min(count, _SMALL)):
+            first.append(power)
+            power = power * base % self.p
+        done = len(first)
+        out[:done] = first
         while done < count:
             size = min(done, count - done)
             factor = np.array([pow(base, done, self.p)], dtype=np.uint64)
@@ -98,6 +105,11 @@ class PrimeField(ABC):
         return total * pow(base, exponent, self.p) % self.p
 
     def _horner(self, coefficients: FieldArray, point: int) -> int:
+        if len(coefficients) <= _SMALL:
+            total = 0
+            for coefficient in reversed(coefficients.tolist()):
+                total = (total * point + coefficient) % self.p
+            return total
         return self.dot(coefficients, self.powers(point, len(coefficients)))
 
     def convolve(self, left: FieldArray, right: FieldArray) -> FieldArray:
@@ -215,8 +227,7 @@ class Field61(PrimeField):
     def cross_blocks(self, left: FieldArray, right: FieldArray, lanes: int, slots: int) -> list[int]:
         """Return `cross` of two vectors in blocks."""
         if slots == calls.SLOTS and compiled():
-            out: list[int] = calls.field_cross(left, right, lanes).tolist()
-            return out
+            return calls.field_cross(left, right, lanes)
         return super().cross_blocks(left, right, lanes, slots)
 
     def combine_blocks(self, vector: FieldArray, coefficients: FieldArray, slots: int) -> FieldArray:

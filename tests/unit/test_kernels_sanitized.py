@@ -43,6 +43,7 @@ def test_no_address_and_no_operation_is_undefined(tmp_path: Path) -> None:
         "property/test_kernels_differential.py",
         "property/test_kernels_ring.py",
         "unit/test_kernels_backend.py",
+        "unit/test_kernels_threads.py",
     ):
         source, target = ROOT / "tests" / part, tmp_path / "tests" / part
         target.parent.mkdir(parents=True, exist_ok=True)
