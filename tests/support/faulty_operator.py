@@ -8,6 +8,7 @@ crossing         flips a bit in the re-shared sub-shares for the second group op
 result           flips a bit in its result part
 careless         runs whatever manifest it is given: no approvals, no rules, no owners are checked
 clock=SECONDS    its clock is wrong by so much
+rounds=SECONDS   no fault: its region stage is tests.support.rounds, with a pause before each round; the log says `rounds`
 ```
 """
 
@@ -79,6 +80,21 @@ def _careless() -> None:
     Admissions.check = check
 
 
+def _rounds(pause_s: float) -> None:
+    import mpc_ops.server.stage_region as module
+    from tests.support.rounds import paced, rounds_program
+
+    def begun(number: int) -> None:
+        if number == 4:
+            sys.stderr.write('{"event": "rounds"}\n')
+            sys.stderr.flush()
+
+    module.region_stage_of = lambda plan, inputs, attempt: (
+        lambda flow, keys: paced(rounds_program(inputs, flow, keys, attempt), pause_s, begun)
+    )
+    module.RegionStages.frame_class = lambda self, found: found.report.plan.gate.shared_class
+
+
 _FAULTS = {"component": _component, "crossing": _crossing, "result": _result, "careless": _careless}
 
 
@@ -91,6 +107,8 @@ def main() -> int:
     for fault in faults:
         if fault in _FAULTS:
             _FAULTS[fault]()
+        elif fault.startswith("rounds="):
+            _rounds(float(fault.partition("=")[2]))
     from mpc_ops.server.app import run_operator
 
     return run_operator(home)

@@ -6,6 +6,7 @@ Its output is the plain sum, so that a run's result is the one of the linear sta
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,20 @@ def rounds_program(
     if opened is not None:
         opened(signs.tolist())
     return (yield from finish_region(inputs, flow, keys, attempt, product))
+
+
+def paced(steps: Steps[Any], pause_s: float, begun: Callable[[int], None]) -> Steps[Any]:
+    """Run a program with a pause before each round; `begun` hears the number of each."""
+    number, inbound = 0, None
+    while True:
+        try:
+            wanted = next(steps) if inbound is None else steps.send(inbound)
+        except StopIteration as stop:
+            return stop.value
+        number += 1
+        begun(number)
+        time.sleep(pause_s)
+        inbound = yield wanted
 
 
 def attempt_context(party: int, **changes: Any) -> AttemptContext:
