@@ -122,12 +122,15 @@ def group_by(
         bound: public bound on the number of groups; further groups are cut and `overflow` is 1.
         pivots: as in `sort`.
 
-    Rounds: preparation 0 to 4 (NULLs masked 1, bits to the ring 2, NULL amounts 1, squares 1), the sort, ceil(log2 W) for the
-        boundaries (W = K, 1 more with `live`), 2 more for a distinct_count, 1 more for max of a column with NULLs, `compact`, 3 for
-        blank rows. One such pass for every column that min, max or distinct_count needs; sums ride with the first.
-    Sent: the sort of K + [live] + order bits and s sums; 8 (W - 1) ceil(n/64); compact of K + 1 bits, min and max columns and s sums;
-        blank_rows of the same for min(n, bound) rows; preparation 8 per bit of keys with NULLs and 64 rows, 16 n per validity bit
-        or value bit brought to the ring, 8 n per amount with NULLs, 8 n per square.
+    Rounds: preparation 0 to 4 (NULLs of keys 1, bits to the ring 2, NULLs of amounts 1, squares 1); then for the pass with the sums,
+        and one more pass for each further column that min, max or distinct_count needs: NULLs of that column 1 (with `live` 2), the
+        sort, ceil(log2 W) for the boundaries (W = K, 1 more with `live`; with a distinct count of O bits K + O and 1 more for
+        NULLs, or with `live`), 2 for max of a column with NULLs, 2 for a distinct count, `compact`, `blank_rows`.
+    Sent: preparation 8 ceil(n/64) per bit of a key with NULLs, 16 n per validity bit and per bit of a Boolean amount, 8 n per amount
+        with NULLs and per square. Per pass: the sort of K + [live] bits, O for the column and 1 for its NULLs, and the sums;
+        8 ceil(n/64) per AND: O for NULLs (with `live` 1 more), W - 1 for the boundaries and again W - 1 for those of a distinct
+        count, 1 + O for max with NULLs; 16 n for a distinct count; compact of K + 1 bits, O each for min and max, 1 for NULLs, and
+        the sums; blank_rows of the same for min(n, bound) rows.
     Security: malicious with abort in an active session, semi-honest in a passive one.
     Leaks: n, widths, the bound; what the sort and compact open (random orders).
 

@@ -51,7 +51,8 @@ class Joined:
         rows: one row per foreign row, in the foreign table's order; in a full join the primary rows come before them, in their
             own order. Columns: those of the foreign table, the payload, HAS_PRIMARY, in a full join HAS_FOREIGN, and VALID.
             Payload is 0 where there is none; the foreign table's own columns are left as they are, so rows without VALID are
-            blanked (`ordered.blank_rows`) or counted out (`live=VALID`) before anything is opened.
+            blanked (`ordered.blank_rows`) or counted out (`live=VALID`) before anything is opened. The foreign table of a next join
+            may have VALID as its `foreign_live`; HAS_PRIMARY is renamed or left out before.
         duplicates: one bit: two usable primary rows have the same key, so payloads may be wrong. None for semi and anti.
     """
 
@@ -184,7 +185,8 @@ class _JoinPlan:
         self.both.check()
         if len(set(self.payload)) != len(self.payload) or taken & set(self.payload) or any(n[:1] == "(" for n in names):
             raise LocalProtocolError("ROWS_INVALID", "a payload has names of its own")
-        if {VALID, HAS_PRIMARY, HAS_FOREIGN} & set(self.foreign.names) or (self.payload and not self.has_payload):
+        added = {HAS_PRIMARY, HAS_FOREIGN} | ({VALID} if self.both.live[1] != VALID else set())
+        if added & set(self.foreign.names) or (self.payload and not self.has_payload):
             raise LocalProtocolError("ROWS_INVALID", "this join gives no payload, or a column has a result's name")
         if self.kind == "full" and any(ours.valid and not theirs.valid for ours, theirs in self.both.keys):
             raise LocalProtocolError("ROWS_INVALID", "a full join keeps NULL keys, which need a validity column")

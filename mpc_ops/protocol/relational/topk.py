@@ -44,7 +44,7 @@ def top_k(
     Security, errors: theirs; ROWS_INVALID for k below 1.
     Leaks: n, k, widths, and what they open (comparison bits of rows in random order). The rows stay shared.
     """
-    if k < 1 or VALID in rows.names:
+    if k < 1 or (VALID in rows.names and live != VALID):
         raise LocalProtocolError("ROWS_INVALID", "at least one row is wanted, and no column has a result's name", got=k)
     order = list(keys)
     if live is not None:
