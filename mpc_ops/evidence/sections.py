@@ -283,7 +283,7 @@ def _holds_records(found: Assessment, say: Callable[[str, str, str], None]) -> N
         "learn-region-sizes",
         f"Numbers of {unit}",
         f"operators of a country cluster see each data owner's number of {unit} in each period, rounded up to a size class (64, "
-        "128, 192, ... rows); it follows from message sizes, so readers of transfer logs and of this evidence can tell it",
+        "128, 192, ... rows); it follows from sizes, so whoever sees submissions, transfer logs or this evidence can tell it",
     )
 
 

@@ -215,7 +215,7 @@ def _region_operators(plan: Plan, units: str) -> dict[str, list[str]]:
             *learns,
             (
                 f"the number of {units} of each data owner in each period, rounded up to a size class (64, 128, 192, ... rows); it "
-                "follows from sizes, so whoever reads transfer logs and evidence can tell it, too"
+                "follows from sizes, so whoever sees submissions, transfer logs or evidence of the run can tell it, too"
             ),
         ],
         "not": [
