@@ -1,10 +1,11 @@
 """Play every attack of the registry and print what became of it: `make adversary`.
 
-    .venv/bin/python tests/adversary/run_matrix.py [--program NAME]... [--jobs N] [--every N] [--out FILE]
+    .venv/bin/python tests/adversary/run_matrix.py [--program NAME]... [--jobs N] [--all] [--every N] [--out FILE]
 
-Every message address of every program, with every change, on the wire and consistently, in every position (an address has
-its sender, so all three are there), and every mask and input of every party. Exit code 1 if anything happened that never may:
-a wrong result at an honest party, an unverified value opened, a barrier passed, keys or gates kept, an honest pair named.
+Every message address of every program, with changes on the wire and consistent ones, in every position (an address has its
+sender, so all three are there), and every mask and input of every party. In programs of many messages each address gets some
+of the changes, in turn, unless `--all` is given. Exit code 1 if anything happened that never may: a wrong result at an honest
+party, an unverified value opened, a barrier passed, keys or gates kept, an honest party named for it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mpc_ops.protocol.proof_and import AndLog
 from tests.support.active import SMALL_LAYOUT
-from tests.support.adversary import Case, play_and_judge, shameless_party, step_kind
+from tests.support.adversary import Attack, Case, play_and_judge, shameless_party, step_kind
 from tests.support.attacked import PROGRAMS
 
 OUTCOMES = ("detected", "waiting", "harmless", "nothing to do", "violated")
 CHUNK = 400
+MANY = 3000
+"""Attacks on the messages of one program, if each address gets at least one; without `--all`."""
 
 
 @contextlib.contextmanager
@@ -55,13 +58,25 @@ class Report:
         self.violations += other.violations
 
 
-def play(work: tuple[str, int, int, int]) -> Report:
+def attacks_of(case: Case, *, everything: bool) -> list[Attack]:
+    """Return the attacks on a program: all of them, or at each address as many as keep their number bounded, in turn."""
+    if everything:
+        return list(case.attacks())
+    out: list[Attack] = []
+    each = max(1, MANY // len(case.addresses))
+    for number, address in enumerate(case.addresses):
+        found = list(case.attacks_at(address))
+        out += found if each >= len(found) else [found[(number * each + turn) % len(found)] for turn in range(each)]
+    return out + [attack for attack in case.attacks() if attack.lie == "deep"]
+
+
+def play(work: tuple[str, int, int, int, bool]) -> Report:
     """Play attacks number start, start + every, ... < stop of one program."""
-    name, start, stop, every = work
+    name, start, stop, every, everything = work
     report = Report(name)
     with small_layout(), shameless_party():
         case = Case(PROGRAMS[name])
-        for number, attack in enumerate(case.attacks()):
+        for number, attack in enumerate(attacks_of(case, everything=everything)):
             if not start <= number < stop or number % every:
                 continue
             verdict = play_and_judge(case, attack)
@@ -74,11 +89,12 @@ def play(work: tuple[str, int, int, int]) -> Report:
     return report
 
 
-def sizes(name: str) -> tuple[int, int, int]:
-    """Return messages, rounds and attacks of a program."""
+def sizes(work: tuple[str, bool]) -> tuple[int, int]:
+    """Return messages and attacks of a program."""
+    name, everything = work
     with small_layout():
         case = Case(PROGRAMS[name])
-        return len(case.addresses), case.honest.outcome.rounds[0], sum(1 for _ in case.attacks())
+        return len(case.addresses), len(attacks_of(case, everything=everything))
 
 
 def table(title: str, counts: Counter[tuple[str, str]]) -> None:
@@ -91,14 +107,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", action="append", choices=sorted(PROGRAMS), help="only this one; may be repeated")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--all", action="store_true", help="every change at every address of every program")
     parser.add_argument("--every", type=int, default=1, help="only every n-th attack")
     parser.add_argument("--out", type=Path, help="also write the counts as JSON")
     options = parser.parse_args()
     names = options.program or list(PROGRAMS)
     with ProcessPoolExecutor(options.jobs) as pool:
-        found = dict(zip(names, pool.map(sizes, names), strict=True))
+        found = dict(zip(names, pool.map(sizes, [(name, options.all) for name in names]), strict=True))
         work = [
-            (name, start, start + CHUNK, options.every) for name in names for start in range(0, found[name][2], CHUNK)
+            (name, start, start + CHUNK, options.every, options.all)
+            for name in names
+            for start in range(0, found[name][1], CHUNK)
         ]
         reports: dict[str, Report] = defaultdict(lambda: Report(""))
         for report in pool.map(play, work):

@@ -139,17 +139,12 @@ CONTENT: dict[str, Callable[[Case, Address, random.Random], bytes | None]] = {
 
 SAME_LENGTH = ("flip", "plus 1", "plus 2^63", "zeros", "replay of a session", "replay of an address", "swap")
 DELIVERY = (
-    "drop",
-    "late",
-    "twice",
-    "changed again",
-    "changed again late",
-    "foreign session",
-    "foreign receiver",
-    "swap",
-)
-"""Changes of how, when and how often messages are delivered; `swap` exchanges the contents of two messages."""
-HARMLESS = ("late", "twice")
+    "drop", "silence", "late", "slow", "twice", "changed again", "changed again late", "foreign session",
+    "foreign receiver", "swap",
+)  # fmt: skip
+"""Changes of how, when and how often messages are delivered. `silence` and `slow`: this message and all later ones of the
+sender are dropped, or each is held back until nothing else can happen. `swap` exchanges the contents of two messages."""
+HARMLESS = ("late", "slow", "twice")
 """Changes that honest parties must live with."""
 EXTRA = ("changed again", "changed again late", "foreign session", "foreign receiver")
 """The honest message arrives, and another one as well: what was verified stays verified, but the receiver may stop."""
@@ -187,7 +182,7 @@ class Arena(Network):
     def __init__(self, *args: Any, corrupt: int | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self.corrupt = corrupt
-        self.late: list[Message] = []
+        self.held: list[Message] = []
         self.sent: list[Message] = []
 
     def _send(self, messages: Sequence[Message]) -> None:
@@ -203,8 +198,9 @@ class Arena(Network):
 
     def run(self) -> Outcome:
         out = super().run()
-        while self.late:
-            self.queue, self.late = self.late, []
+        while self.held:
+            self.queue = self.held[:]
+            self.held.clear()
             while self.queue:
                 message = self._pick()
                 receiver = self.parties[message.address.receiver]
@@ -462,6 +458,9 @@ class Case:
         held: list[Message] = []
 
         def mutate(message: Message) -> list[Message]:
+            if applied and attack.change in ("silence", "slow") and message.address.sender == attack.corrupt:
+                held.extend([message] if attack.change == "slow" else [])
+                return []
             if message.address not in changed:
                 return [message]
             applied.append(message.address)
@@ -472,7 +471,9 @@ class Case:
             third = 3 - place.sender - place.receiver
             now, later = {
                 "drop": ([], []),
+                "silence": ([], []),
                 "late": ([], [message]),
+                "slow": ([], [message]),
                 "twice": ([message, message], [message]),
                 "changed again": ([message, other], []),
                 "changed again late": ([message], [other]),
@@ -484,7 +485,7 @@ class Case:
 
         def arena(*args: Any, **options: Any) -> Arena:
             made = Arena(*args, **options)
-            made.late = held
+            made.held = held
             return made
 
         played = self.play(corrupt=attack.corrupt, mutate=mutate, arena=arena, **network)
@@ -514,7 +515,7 @@ class Case:
             found.append("the lie was never told")
         if attack.change in HARMLESS and outcome != "harmless":
             found.append(f"a delivery that honest parties must live with ended the run: {outcome}")
-        if attack.change == "drop" and outcome != "waiting":
+        if attack.change in ("drop", "silence") and outcome != "waiting":
             found.append("a message was not missed")
         if attack.lie != "deep" and attack.change in CONTENT and outcome == "waiting" and self._needs_detection(attack):
             found.append("a changed message was not noticed")
