@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint fmt up down lock vectors bench adversary fuzz clean
+.PHONY: help setup demo test lint fmt up down lock vectors bench bench-peers adversary fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ adversary: $(READY) ## attack every message of every protocol, in every position
 
 fuzz: $(READY) ## give every decoder strange bytes for a while (FUZZ_SECONDS each, FUZZ_SEED)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-20} FUZZ_SEED=$${FUZZ_SEED:-1} $(BIN)/python -m pytest -q -p no:cacheprovider tests/adversary/test_fuzz.py
+
+bench-peers: $(READY) ## the engine beside SPU and MPyC in one run (installs them into var/bench/peers)
+	@$(BIN)/python tests/benchmarks/engine_peers/run.py $(ARGS)
 
 clean: ## remove what setup, tests and the demo made
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -71,7 +71,7 @@ def test_w7_sends_one_element_a_value_once(cluster):
 @pytest.mark.parametrize("name", sorted(WORKLOADS))
 @pytest.mark.parametrize("count", [1, 65])
 def test_every_workload_is_right_at_ragged_sizes(cluster, name, security, count):
-    assert cluster.run(name, count, security).rounds >= 2
+    assert cluster.run(name, count, security).rounds >= 1
 
 
 def test_a_wrong_result_is_noticed(cluster):

@@ -17,6 +17,7 @@ import numpy as np
 
 from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.federation import pki
+from tests.benchmarks.engine_bench.realtime import first_in_line
 from tests.benchmarks.engine_bench.worker import digest
 from tests.benchmarks.engine_bench.workloads import lookup
 
@@ -59,9 +60,12 @@ class Cluster:
         folder: where a folder for keys is made; it is removed at the end.
         backend: `compiled`, `numpy`, or None for what the installation has.
         link: link profile, None for plain loopback.
+        realtime: let the workers go before all other processes of the machine.
     """
 
-    def __init__(self, folder: Path, *, backend: str | None = None, link: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, backend: str | None = None, link: str | None = None, realtime: bool = False
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="parties-", dir=folder))
         self._attempt = 0
@@ -80,6 +84,9 @@ class Cluster:
                         env=environment,
                     )
                 )
+            if realtime:
+                for worker in self._workers:
+                    first_in_line(worker.pid)
             said = [self._hear(position) for position in range(3)]
             self.backend = str(said[0]["backend"])
             message = {"ports": [one["port"] for one in said], "sid": secrets.token_hex(32), "link": link}
