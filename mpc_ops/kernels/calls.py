@@ -24,7 +24,7 @@ try:
     ffi, lib = _compiled.ffi, _compiled.lib
 except ImportError:  # not built, built for another machine, or without cffi's run-time module
     ffi = lib = None
-_VERSION = 3
+_VERSION = 4
 if lib is not None and (not hasattr(lib, "cm_version") or lib.cm_version() != _VERSION):  # built from other sources
     ffi = lib = None
 
