@@ -6,13 +6,13 @@ with a signed `rejected` notice that carries a stable code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mpc_ops.envelope.canonical import canonical_bytes, sha256_hex
-from mpc_ops.envelope.sealing import OVERHEAD_BYTES
+from mpc_ops.envelope.sealing import OVERHEAD_BYTES, SealingKey
 from mpc_ops.errors import ComityError, DeliveryError, NotYet, PeerProtocolError, StateError
 from mpc_ops.federation.loaded import read_file
 from mpc_ops.federation.model import PayloadClass
@@ -313,7 +313,7 @@ class Filings:
         filed, part = checked.filed, checked.part
         if part is not None:
             sealed = self._read_sealed(filed, part)
-            self._open(sealed, checked)
+            self._open(self._periods.key(checked.edition), sealed, checked)
             self._store.write(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
                 signed.digest, filed.plan, filed.period, filed.owner, filed.edition, filed.take, part.sha256,
@@ -341,9 +341,9 @@ class Filings:
             raise DeliveryError("PART_ALTERED", "a part is not the one its owner signed", ids=ids)
         return data
 
-    def _open(self, sealed: bytes, checked: _Checked) -> PartPayload:
+    def _open(self, key: SealingKey, sealed: bytes, checked: _Checked) -> PartPayload:
         filed = checked.filed
-        data = self._periods.key(checked.edition).open(sealed, part_info(filed, self._context.id))
+        data = key.open(sealed, part_info(filed, self._context.id))
         where = FilingContext(
             plan_digest=filed.plan, period=filed.period, owner=filed.owner, edition=filed.edition, take=filed.take
         )
@@ -354,12 +354,17 @@ class Filings:
         check_part(payload, filed.commitments)
         return payload
 
-    def payload(self, signed: SignedNotice) -> PartPayload | None:
-        """Open the part of an included filing again, with every check; None for a nil filing."""
+    def payload(self, signed: SignedNotice) -> Callable[[], PartPayload | None]:
+        """Return what opens the part of an included filing again, with every check; it gives None for a nil filing.
+
+        Opening takes its time and reads nothing but the part's file, so it may run in another thread.
+        """
         checked = self._checked_again(signed)
-        if checked.part is None:
-            return None
-        return self._open(self._read_sealed(checked.filed, checked.part), checked)
+        part = checked.part
+        if part is None:
+            return lambda: None
+        key = self._periods.key(checked.edition)
+        return lambda: self._open(key, self._read_sealed(checked.filed, part), checked)
 
     def _checked_again(self, signed: SignedNotice) -> _Checked:
         filed = signed.expect(model.Filed)

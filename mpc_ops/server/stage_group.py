@@ -6,6 +6,7 @@ attempt reuses the same frames.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from mpc_ops.engine import GroupInputs, GroupOutput, Stage, StageOutput, StageShape, group_program
@@ -19,6 +20,9 @@ from mpc_ops.notices.signed import parse_notice, sign_notice
 from mpc_ops.plan.layout import lane_count
 from mpc_ops.plan.rules import require_flow
 from mpc_ops.protocol import CrossRoute, ResultContext, crossing_frame_bytes
+from mpc_ops.protocol.flow import Flow
+from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.stage import PartyKeys
 from mpc_ops.server.admission import Admission, Admissions
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
@@ -158,29 +162,30 @@ class GroupStages:
         )
 
     def stage(self, found: Admission, state: SessionState) -> Stage:
-        """Open every crossing and return the program that checks and adds them."""
-        crossings = {}
+        """Return the program that opens every crossing, checks and adds them."""
+        lanes, result = lane_count(found.report.plan), self._result_context(found, state)
+        shape = StageShape(kind="group", lanes=lanes, ops=shape_ops(found.report, "group_sum", "deliver"))
+        sealed = {}
         for cluster in found.clusters:
             route = route_of(self._context.federation, found.report, found.run, cluster)
-            crossings[cluster] = (route, self._opened(route))
-        inputs = GroupInputs(
-            shape=StageShape(
-                kind="group", lanes=lane_count(found.report.plan), ops=shape_ops(found.report, "group_sum", "deliver")
-            ),
-            party=state.party,
-            crossings=crossings,
-            result=self._result_context(found, state),
-        )
-        return lambda flow, keys: group_program(inputs, flow, keys, state.attempt)
+            sealed[cluster] = (route, self._frames(route.run_id, route.source))
+
+        def program(flow: Flow, keys: PartyKeys) -> Steps[StageOutput]:
+            crossings = {cluster: (route, self._opened(route, frames)) for cluster, (route, frames) in sealed.items()}
+            inputs = GroupInputs(shape=shape, party=state.party, crossings=crossings, result=result)
+            return (yield from group_program(inputs, flow, keys, state.attempt))
+
+        return program
 
     def frame_class(self, found: Admission) -> PayloadClass:
         """The group adds: its frames carry check sums only."""
         del found
         return PayloadClass.MAC_OR_COMMITMENT
 
-    def _opened(self, route: CrossRoute) -> dict[int, bytes]:
+    def _opened(self, route: CrossRoute, frames: Mapping[str, CrossFrame]) -> dict[int, bytes]:
+        """Open the frames of one crossing, by the sender's position; reads nothing else, so a thread may do it."""
         out = {}
-        for sender, frame in self._frames(route.run_id, route.source).items():
+        for sender, frame in frames.items():
             info = cross_info(route.run_id, sender, self._context.id, frame.attempt)
             try:
                 out[route.senders.index(sender)] = self._context.sealing.open(frame.sealed, info)

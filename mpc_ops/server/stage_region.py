@@ -20,6 +20,9 @@ from mpc_ops.notices import model
 from mpc_ops.plan.layout import lane_count
 from mpc_ops.plan.rules import require_flow
 from mpc_ops.protocol import CrossRoute
+from mpc_ops.protocol.flow import Flow
+from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.stage import PartyKeys
 from mpc_ops.server.admission import Admission, Admissions
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
@@ -120,16 +123,17 @@ class RegionStages:
                 self._filings.step(state, ManifestOmits(found.run))
 
     def stage(self, found: Admission, state: SessionState) -> Stage:
-        """Open all parts again and return the program that adds them and, where the plan says so, passes the Gate."""
-        parts = [self._filings.payload(found.filings[owner]) for owner in found.clusters[state.cluster]]
-        plan = found.report.plan
-        inputs = RegionInputs(
-            shape=region_shape(plan, shape_ops(found.report, "region_sum", "cross")),
-            party=state.party,
-            parts=parts,
-            route=route_of(self._context.federation, found.report, found.run, state.cluster),
-        )
-        return region_stage_of(plan, inputs, state.attempt)
+        """Return the program that opens all parts again, adds them and, where the plan says so, passes the Gate."""
+        openers = [self._filings.payload(found.filings[owner]) for owner in found.clusters[state.cluster]]
+        plan, route = found.report.plan, route_of(self._context.federation, found.report, found.run, state.cluster)
+        shape = region_shape(plan, shape_ops(found.report, "region_sum", "cross"))
+
+        def program(flow: Flow, keys: PartyKeys) -> Steps[StageOutput]:
+            parts = [opener() for opener in openers]
+            inputs = RegionInputs(shape=shape, party=state.party, parts=parts, route=route)
+            return (yield from region_stage_of(plan, inputs, state.attempt)(flow, keys))
+
+        return program
 
     def frame_class(self, found: Admission) -> PayloadClass:
         """Frames of a Gate on shares carry what the owners' parts carry; those of sums carry check sums only."""

@@ -35,12 +35,17 @@ def _component() -> None:
     true = Filings.payload
 
     def payload(self: Filings, signed: Any) -> Any:
-        part = true(self, signed)
-        if part is None:
-            return None
-        vector = part.second.expand(part.lanes).copy()
-        vector[3] += 1
-        return replace(part, second=Component(explicit=vector))
+        opener = true(self, signed)
+
+        def opened() -> Any:
+            part = opener()
+            if part is None:
+                return None
+            vector = part.second.expand(part.lanes).copy()
+            vector[3] += 1
+            return replace(part, second=Component(explicit=vector))
+
+        return opened
 
     Filings.payload = payload
 
