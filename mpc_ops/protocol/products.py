@@ -24,7 +24,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.kernels import calls, compiled
 from mpc_ops.protocol.party import Steps, together
 from mpc_ops.protocol.proof_ring import prove_batch
-from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, GateView
+from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, FactorView, GateView
 from mpc_ops.protocol.ring_roles import RingBatch
 from mpc_ops.protocol.shares import R, RingVector, check_ring_share, ring_of
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage, GateLog
@@ -49,7 +49,6 @@ MAX_BATCH_TERMS = 1 << 20
 """Terms of one proof; a longer dot product is a batch of its own."""
 MAX_OPERATION_TERMS = 1 << 24
 """Terms of one operation; more is split by the caller."""
-_TERM_BYTES = 32
 _OUTPUT_BYTES = 32
 _CHUNK = 16384
 
@@ -69,7 +68,10 @@ class RingGateLog(GateLog):
         return sum(map(_bytes, self._pieces))
 
     def append(self, gates: RingBatch) -> None:
-        """Log the gates of one operation, cut at outputs into pieces of at most MAX_BATCH_TERMS terms."""
+        """Log the gates of one operation, cut at outputs into pieces of at most MAX_BATCH_TERMS terms; a table stays whole."""
+        if not isinstance(gates.own, GateView):
+            self._pieces.append(gates)
+            return
         ends = gates.own.ends
         first, start = 0, 0
         while first < len(ends):
@@ -83,16 +85,18 @@ class RingGateLog(GateLog):
         """Remove the oldest gates, about `limit_bytes` of them, and return them as batches of one proof each."""
         out: list[list[RingBatch]] = []
         terms = outputs = held = 0
+        kind: type[FactorView] | None = None
         while self._pieces:
             piece = self._pieces[0]
-            size, count = len(piece.own.x), piece.own.outputs
+            size, count = piece.own.terms, piece.own.outputs
             if out and held + _bytes(piece) > self.stage.terms.limit_bytes:
                 break
-            if not out or terms + size > MAX_BATCH_TERMS or outputs + count > MAX_BATCH_TERMS:
+            alone = kind is not GateView or type(piece.own) is not GateView
+            if alone or terms + size > MAX_BATCH_TERMS or outputs + count > MAX_BATCH_TERMS:
                 out.append([])
                 terms = outputs = 0
             out[-1].append(self._pieces.pop(0))
-            terms, outputs, held = terms + size, outputs + count, held + _bytes(piece)
+            terms, outputs, held, kind = terms + size, outputs + count, held + _bytes(piece), type(piece.own)
         return [_joined(pieces) for pieces in out]
 
     def prove(self, batch: int) -> Steps[None]:
@@ -111,14 +115,21 @@ class RingGateLog(GateLog):
 
 
 def _bytes(piece: RingBatch) -> int:
-    return len(piece.own.x) * _TERM_BYTES + piece.own.outputs * _OUTPUT_BYTES
+    return piece.own.held_bytes + piece.following.held_bytes + piece.own.outputs * _OUTPUT_BYTES
+
+
+def _gates(view: FactorView) -> GateView:
+    if not isinstance(view, GateView):  # pragma: no cover - a table is a piece and a batch of its own
+        raise LocalProtocolError("PROOF_ORDER", "a table of products is proven whole")
+    return view
 
 
 def _piece(gates: RingBatch, outputs: slice, terms: slice) -> RingBatch:
-    ends = gates.own.ends[outputs] - terms.start
+    own, following = _gates(gates.own), _gates(gates.following)
+    ends = own.ends[outputs] - terms.start
     return RingBatch(
-        GateView(gates.own.x[terms], gates.own.y[terms], ends),
-        GateView(gates.following.x[terms], gates.following.y[terms], ends),
+        GateView(own.x[terms], own.y[terms], ends),
+        GateView(following.x[terms], following.y[terms], ends),
         gates.l_own[outputs],
         gates.l_next[outputs],
         gates.r_own[outputs],
@@ -129,15 +140,18 @@ def _piece(gates: RingBatch, outputs: slice, terms: slice) -> RingBatch:
 def _joined(pieces: Sequence[RingBatch]) -> RingBatch:
     if len(pieces) == 1:
         return pieces[0]
-    offsets = np.cumsum([0, *(len(piece.own.x) for piece in pieces[:-1])])
-    ends = np.concatenate([piece.own.ends + offset for piece, offset in zip(pieces, offsets, strict=True)])
+    own, following = (
+        [_gates(side) for side in sides] for sides in zip(*((p.own, p.following) for p in pieces), strict=True)
+    )
+    offsets = np.cumsum([0, *(len(view.x) for view in own[:-1])])
+    ends = np.concatenate([view.ends + offset for view, offset in zip(own, offsets, strict=True)])
 
-    def view(sides: list[GateView]) -> GateView:
+    def joined(sides: list[GateView]) -> GateView:
         return GateView(np.concatenate([s.x for s in sides]), np.concatenate([s.y for s in sides]), ends)
 
     return RingBatch(
-        view([piece.own for piece in pieces]),
-        view([piece.following for piece in pieces]),
+        joined(own),
+        joined(following),
         np.concatenate([piece.l_own for piece in pieces]),
         np.concatenate([piece.l_next for piece in pieces]),
         np.concatenate([piece.r_own for piece in pieces]),
@@ -167,7 +181,8 @@ def multiply(stage: ComputeStage, x: R, y: R) -> Steps[R]:
         LocalProtocolError: SHARE_FOREIGN, STAGE_ORDER, RING_LENGTH, BATCH_TOO_LARGE.
         PeerProtocolError: LENGTH_INVALID.
     """
-    result = yield from dots(stage, x, y, np.arange(1, x.count + 1, dtype=np.int64))
+    _check_factors(x, y, x.count)
+    result = yield from _dots(stage, x, y, None)
     return result
 
 
@@ -204,22 +219,27 @@ def dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64]) -> Steps[R]:
     Rounds: 1 (none if m = 0).  Sent: 8 m bytes per party, to party i-1.  Security, errors: as `multiply`.
     Leaks: n and the segments.
     """
+    _check_segments(x, y, ends)
+    # Logged until the proof: a caller's later change of its array must not change what is proven.
+    result = yield from _dots(stage, x, y, ends.copy())
+    return result
+
+
+def _dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64] | None) -> Steps[R]:
+    """See `dots`; None stands for one term an output, which needs no sums. Segments have been checked."""
     check_ring_share(stage, x)
     check_ring_share(stage, y)
     stage.computing()
-    _check_segments(x, y, ends)
-    # Logged until the proof: a caller's later change of its array must not change what is proven.
-    ends, outputs = ends.copy(), len(ends)
+    outputs = x.count if ends is None else len(ends)
     if outputs == 0:
         return replace(x, first=x.first[:0].copy(), second=x.second[:0].copy())
     r_own, r_next = stage.streams("ring-products", outputs)
-    plain = outputs == x.count and bool(np.all(ends == np.arange(1, outputs + 1)))
-    if plain and compiled():
+    if ends is None and compiled():
         factors = (x.first, x.second), (y.first, y.second)
         own_squares, z_own = calls.ring_products(*factors, (r_own, r_next))
     else:
-        own_squares = _products(x.first, y.first, ends, plain=plain)
-        z_own = _cross_products(x, y, ends, plain=plain)
+        own_squares = _products(x.first, y.first, ends)
+        z_own = _cross_products(x, y, ends)
         z_own += own_squares
         z_own += r_own
         z_own -= r_next
@@ -227,7 +247,8 @@ def dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64]) -> Steps[R]:
     z_next = from_body(inbound.from_next, outputs)
     if isinstance(stage, ActiveStage):
         l_own = own_squares + r_own - z_own
-        l_next = _products(x.second, y.second, ends, plain=plain) + r_next - z_next
+        l_next = _products(x.second, y.second, ends) + r_next - z_next
+        ends = np.arange(1, outputs + 1, dtype=np.int64) if ends is None else ends
         stage.log(RingGateLog).append(
             RingBatch(
                 GateView(x.first, y.first, ends), GateView(x.second, y.second, ends), l_own, l_next, r_own, r_next
@@ -237,33 +258,43 @@ def dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64]) -> Steps[R]:
     return replace(x, first=z_own, second=z_next)
 
 
-def _check_segments(x: RingVector, y: RingVector, ends: NDArray[np.int64]) -> None:
+def _check_factors(x: RingVector, y: RingVector, outputs: int) -> None:
+    if not isinstance(x, RingVector) or not isinstance(y, RingVector):
+        raise LocalProtocolError("SHARE_FOREIGN", "products take shares over Z_2^64")
     if x.count != y.count:
         raise LocalProtocolError("RING_LENGTH", "factors of different lengths", expected=x.count, got=y.count)
-    if ends.dtype != np.int64 or ends.ndim != 1:
-        raise LocalProtocolError("RING_TYPE", "segments end at int64 positions", got=str(ends.dtype))
-    lengths = np.diff(ends, prepend=0)
-    if (len(ends) == 0 and x.count) or (len(ends) and int(ends[-1]) != x.count) or bool(np.any(lengths < 0)):
-        raise LocalProtocolError("RING_LENGTH", "segments do not cover the lanes in order", expected=x.count)
-    if max(x.count, len(ends)) > MAX_OPERATION_TERMS or (len(ends) and int(lengths.max()) > MAX_OUTPUT_TERMS):
+    if max(x.count, outputs) > MAX_OPERATION_TERMS:
         raise LocalProtocolError(
             "BATCH_TOO_LARGE", "too many products in one operation", expected=f"at most {MAX_OPERATION_TERMS}"
         )
 
 
-def _products(left: RingArray, right: RingArray, ends: NDArray[np.int64], *, plain: bool) -> RingArray:
+def _check_segments(x: RingVector, y: RingVector, ends: NDArray[np.int64]) -> None:
+    _check_factors(x, y, len(ends))
+    if ends.dtype != np.int64 or ends.ndim != 1:
+        raise LocalProtocolError("RING_TYPE", "segments end at int64 positions", got=str(ends.dtype))
+    lengths = np.diff(ends, prepend=0)
+    if (len(ends) == 0 and x.count) or (len(ends) and int(ends[-1]) != x.count) or bool(np.any(lengths < 0)):
+        raise LocalProtocolError("RING_LENGTH", "segments do not cover the lanes in order", expected=x.count)
+    if len(ends) and int(lengths.max()) > MAX_OUTPUT_TERMS:
+        raise LocalProtocolError(
+            "BATCH_TOO_LARGE", "too many terms in one dot product", expected=f"at most {MAX_OUTPUT_TERMS}"
+        )
+
+
+def _products(left: RingArray, right: RingArray, ends: NDArray[np.int64] | None) -> RingArray:
     """Return sums of left * right mod 2^64 over the segments."""
-    return left * right if plain else segment_sums_words(left * right, ends)
+    return left * right if ends is None else segment_sums_words(left * right, ends)
 
 
-def _cross_products(x: RingVector, y: RingVector, ends: NDArray[np.int64], *, plain: bool) -> RingArray:
+def _cross_products(x: RingVector, y: RingVector, ends: NDArray[np.int64] | None) -> RingArray:
     """Return sums of x_i y_{i+1} + x_{i+1} y_i, in blocks that stay in the cache."""
     out = np.empty(x.count, dtype=np.uint64)
     for start in range(0, x.count, _CHUNK):
         block = slice(start, start + _CHUNK)
         np.multiply(x.first[block], y.second[block], out=out[block])
         out[block] += x.second[block] * y.first[block]
-    return out if plain else segment_sums_words(out, ends)
+    return out if ends is None else segment_sums_words(out, ends)
 
 
 def fresh(stage: ComputeStage, x: R) -> Steps[R]:

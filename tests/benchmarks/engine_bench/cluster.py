@@ -43,6 +43,7 @@ class Run:
         payload_bytes: most bytes of message bodies that a party sent.
         rounds: rounds of the protocol.
         peak_mb: most resident memory of a party while it ran, in MiB; means something in a `fresh` run.
+        base_mb: what was resident before it began: the interpreter, the inputs in the clear and their shares.
     """
 
     seconds: float
@@ -51,6 +52,7 @@ class Run:
     payload_bytes: int
     rounds: int
     peak_mb: float
+    base_mb: float
 
 
 class Cluster:
@@ -150,6 +152,7 @@ class Cluster:
             max(one["payload"] for one in said),
             said[0]["rounds"],
             max(one["peak_kb"] for one in said) / 1024,
+            max(one["base_kb"] for one in said) / 1024,
         )
 
     def _expected(self, workload: str, count: int) -> str:

@@ -85,6 +85,7 @@ def measure(
                             **line,
                             "all_seconds": [round(run.seconds, 4) for run in runs],
                             "cpu_seconds": round(statistics.median(run.cpu_seconds for run in runs), 4),
+                            "base_mb": round(first.base_mb, 1),
                             "payload_bytes": max(run.payload_bytes for run in runs),
                         }
                     )

@@ -6,7 +6,7 @@
 > {"run": {"workload": "W1", "n": 1000000, "security": "active", "seed": 7, "attempt": 3, "fresh": true}}
 < {"ready": true}                       inputs shared, session made; if `fresh`, free memory given back and peak forgotten
 > {"go": true}
-< {"began": ..., "ended": ..., "cpu": ..., "bytes": ..., "payload": ..., "rounds": ..., "peak_kb": ..., "digest": "..."}
+< {"began": ..., "ended": ..., "cpu": ..., "bytes": ..., "payload": ..., "rounds": ..., "base_kb": ..., "peak_kb": ..., "digest": "..."}
 > {"quit": true}
 ```
 Setting up (keys, certificates, TLS, key agreement, sharing of the inputs) is not timed; the processes live through all runs.
@@ -22,7 +22,7 @@ import os
 import sys
 import time
 import traceback
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ CLUSTER = "bench"
 RUN_S = 1800.0
 
 
-@cache
+@lru_cache(maxsize=1)
 def inputs(workload: str, count: int, seed: int, position: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Plaintext columns and own components; all three draw the same numbers, which stands for owners that shared before."""
     columns = lookup(workload).columns(count, np.random.default_rng((seed, 0)))
@@ -63,10 +63,10 @@ def digest(values: list[Any]) -> str:
     return state.hexdigest()
 
 
-def peak_kb() -> int:
-    """The process's high-water mark of resident memory since `forget_peak`."""
+def resident_kb(name: str) -> int:
+    """Resident memory now (`VmRSS`), or the high-water mark since `forget_peak` (`VmHWM`)."""
     with Path("/proc/self/status").open(encoding="ascii") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def forget_peak() -> None:
@@ -137,6 +137,7 @@ class Worker:
         before = self.sent()
         if work["fresh"]:
             forget_peak()
+        base = resident_kb("VmRSS")
         say({"ready": True})
         hear()
         began, cpu = time.monotonic(), time.process_time()
@@ -144,7 +145,7 @@ class Worker:
         ended, cpu = time.monotonic(), time.process_time() - cpu
         return {
             "began": began, "ended": ended, "cpu": cpu, "payload": party.sent_bytes, "bytes": self.sent() - before, "rounds": party.rounds,
-            "peak_kb": peak_kb(), "digest": digest(result),
+            "base_kb": base, "peak_kb": resident_kb("VmHWM"), "digest": digest(result),
         }  # fmt: skip
 
 
