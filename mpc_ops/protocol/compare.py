@@ -94,7 +94,10 @@ def less(x: B, y: B) -> Circuit[B, B]:
     """Return x < y as a share of width 1, unsigned: the borrow of x - y."""
     _check_pair(x, y)
     (generate,) = yield [(invert(x), y)]
-    result = yield from carry_out(generate, invert(xor(x, y)))
+    propagate = invert(xor(x, y))
+    # Sorts compare millions of values at a time: their planes are not needed any more.
+    del x, y
+    result = yield from carry_out(generate, propagate)
     return result
 
 

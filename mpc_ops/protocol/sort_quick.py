@@ -38,8 +38,10 @@ def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> 
     """
     like = rows.bits(keys[0].name)
     shuffled = yield from shuffle(flow, rows.plus({NUMBER: public_like(like, numbered(rows))}))
-    key = yield from sort_planes(flow.stage, shuffled, keys)
-    order = yield from quick_order(flow, concat([shuffled.bits(NUMBER), key]), pivots)
+    # The key goes to `quick_order` alone, which forgets its planes early.
+    order = yield from quick_order(
+        flow, concat([shuffled.bits(NUMBER), (yield from sort_planes(flow.stage, shuffled, keys))]), pivots
+    )
     return shuffled.without(NUMBER).pick(order)
 
 
@@ -53,9 +55,12 @@ def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
     """
     plan = QuickPlan(key.count, pivots)
     words = KeyWords(key)
+    # Planes are kept no longer than needed: a level's are several times as large as the rows.
+    del key
     while (pairs := plan.pairs()) is not None:
-        left, right = (words.planes(flow, side) for side in pairs)
-        bits = yield from evaluate(flow.stage, f"level{plan.levels}", [less(left, right)])
+        circuit = less(*(words.planes(flow, side) for side in pairs))
+        del pairs
+        bits = yield from evaluate(flow.stage, f"level{plan.levels}", [circuit])
         (opened,) = yield from flow.open(bits)
         plan.take(opened.astype(np.bool_))
     return plan.order

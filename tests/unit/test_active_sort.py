@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
+from mpc_ops.protocol import sort as sort_module
 from mpc_ops.protocol import sort_quick
 from mpc_ops.protocol.merge_plan import merge_layers
 from mpc_ops.protocol.proof_and import AndLog, proof_bytes, proof_rounds
@@ -57,6 +58,7 @@ class Watched(QuickPlan):
 def test_quicksort_costs_what_its_docstring_says(security, count, pivots, nulls, monkeypatch):
     monkeypatch.setattr(sort_quick, "QuickPlan", Watched)
     monkeypatch.setattr(Watched, "made", [])
+    monkeypatch.setattr(sort_module, "RADIX_BITS", {security: 0})
     rng, width = random.Random(count), 13
     spec = {
         "key": ([rng.getrandbits(width) for _ in range(count)], width),
@@ -135,13 +137,14 @@ def test_rows_with_much_payload_move_once():
     assert out.rounds == [4 * 4 + 5 * (2 + 1) + 1] * 3
 
 
+@pytest.mark.parametrize("pivots", [1, 2])
 @pytest.mark.parametrize("security", SECURITIES)
-def test_narrow_keys_are_sorted_by_digits_and_wide_ones_by_comparisons(security):
-    limit = RADIX_BITS[security]
+def test_narrow_keys_are_sorted_by_digits_and_wide_ones_by_comparisons(security, pivots):
+    limit = RADIX_BITS[security] * pivots
     for width in (limit, limit + 1):
 
         def program(flow, rows):
-            yield from sort(flow, rows, [SortKey("key")])
+            yield from sort(flow, rows, [SortKey("key")], pivots=pivots)
             return []
 
         _, out = run_table(program, {"key": ([1, 0, 1], width)}, security=security)
