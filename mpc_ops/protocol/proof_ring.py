@@ -155,11 +155,11 @@ def _open_and_check(
         expect_next=before.opening_bytes,
     )
     said, heard = (as_left, as_right), (inbound.from_prev, inbound.from_next)
-    for turn, (place, verifier) in enumerate(((after, left), (before, right))):
+    for turn, (place, last_seed) in enumerate(((after, left.last_seed()), (before, right.last_seed()))):
         stage.disputes.verify(
             addresses[turn],
             (said[turn], heard[turn]),
-            verifier.last_seed(),
+            last_seed,
             partial(passes, place),
             {**stage.ids(), **place.ids(), "prover": stage.terms.members[place.prover]},
         )
@@ -167,7 +167,7 @@ def _open_and_check(
 
 def _place_of(stage: ActiveStage, batch: int, group: int, prover: int, view: RingBatch) -> Place:
     context = (*stage.terms.context(stage.name), batch, group)
-    return Place(context, prover, view.own.outputs, len(view.own.x), members=stage.terms.members)
+    return Place(context, prover, view.own.outputs, view.own.terms, members=stage.terms.members)
 
 
 def proof_bytes(place: Place) -> int:

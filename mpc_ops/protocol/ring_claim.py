@@ -22,6 +22,7 @@ compiled kernels (mpc_ops.kernels) do the same work where they are there, from t
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,7 @@ __all__ = [
     "MAX_LOG2_BOUND",
     "MAX_OUTPUT_TERMS",
     "RING_64",
+    "FactorView",
     "GateView",
     "Level",
     "RingParams",
@@ -186,9 +188,42 @@ def folds_of(terms: int) -> int:
 # ------------------------------------------------------------------------------------------------------------- gates
 
 
+class FactorView(ABC):
+    """What two parties know of both factors of a batch: one component of each, in a form that a claim can be made of."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Number of outputs."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> int:
+        """Terms, from which the sizes of all messages follow."""
+
+    @property
+    @abstractmethod
+    def held_bytes(self) -> int:
+        """Bytes that the view holds until the proof."""
+
+    @abstractmethod
+    def first_left(self, weights: RingArray) -> Level:
+        """Return level 1 of u from this component and the weights of the outputs."""
+
+    @abstractmethod
+    def first_right(self) -> Level:
+        """Return level 1 of v from this component."""
+
+    @abstractmethod
+    def carries(self, following: FactorView, l_part: RingArray, r_next: RingArray, params: RingParams) -> RingArray:
+        """Return the carries, shape (outputs,), from this component i and the `following` one; see `carries`."""
+
+
 @dataclass(frozen=True, slots=True)
-class GateView:
-    """What two parties know of both factors of a batch: one component of each, term by term.
+class GateView(FactorView):
+    """Factors term by term.
 
     Attributes:
         x, y: shape (terms,); the same component of both factors.
@@ -203,6 +238,29 @@ class GateView:
     def outputs(self) -> int:
         """Number of outputs."""
         return len(self.ends)
+
+    @property
+    def terms(self) -> int:
+        """Number of terms."""
+        return len(self.x)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the factors: 16 a term."""
+        return self.x.nbytes + self.y.nbytes
+
+    def first_left(self, weights: RingArray) -> Level:
+        """Return level 1 of (c x | c y)."""
+        return first_level(self.x, self.y, weights, self.ends)
+
+    def first_right(self) -> Level:
+        """Return level 1 of (y | x)."""
+        return first_level(self.y, self.x, None, self.ends)
+
+    def carries(self, following: FactorView, l_part: RingArray, r_next: RingArray, params: RingParams) -> RingArray:
+        """Return the carries; see the function `carries`."""
+        assert isinstance(following, GateView)  # noqa: S101 - both components of a batch are views of one kind
+        return carries(self, following, l_part, r_next, params)
 
     @property
     def plain(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol import ring_claim as claims
 from mpc_ops.protocol.party import Body
-from mpc_ops.protocol.ring_claim import GateView, Level, RingParams
+from mpc_ops.protocol.ring_claim import FactorView, Level, RingParams
 from mpc_ops.randomness import SEED_BYTES, ContextItem, encode_context, expand
 from mpc_ops.ring import RingArray, from_bytes, to_bytes, wide
 from mpc_ops.ring.wide import Wide
@@ -213,8 +213,8 @@ class RingBatch:
         r_next: zero-sharing words F(k_{i+1}).
     """
 
-    own: GateView
-    following: GateView
+    own: FactorView
+    following: FactorView
     l_own: RingArray
     l_next: RingArray
     r_own: RingArray
@@ -253,7 +253,7 @@ class RingProver:
     def carry_message(self) -> bytes:
         """Return L's shares of the carries."""
         params = self._place.params
-        q = claims.carries(self._own, self._following, self._l_part, self._r_next, params)
+        q = self._own.carries(self._following, self._l_part, self._r_next, params)
         self._q_left = params.carry(q - self._place.right_carries(self._keys[1]))
         if params.carry_bits == 64:
             return to_bytes(self._q_left)
@@ -285,9 +285,7 @@ class RingProver:
             raise LocalProtocolError("PROOF_ORDER", "weights before the carries", ids=self._place.ids())
         self._check_seed(seed)
         c = self._place.weights(seed)
-        ends = self._own.ends
-        u = claims.first_level(self._own.x, self._own.y, c, ends)
-        v = claims.first_level(self._following.y, self._following.x, None, ends)
+        u, v = self._own.first_left(c), self._following.first_right()
         self._u = _Side(self._place, u, self._place.masks(self._keys[0], "mask-u"))
         self._v = _Side(self._place, v, self._place.masks(self._keys[1], "mask-v"))
 
@@ -382,7 +380,7 @@ class LeftVerifier:
         q_left = _read_carries(data, place)
         c = place.weights(self._next_seed())
         self._shares = _Shares(place, claims.weighted_left(c, q_left, self._l_part, place.params))
-        first = claims.first_level(self._own.x, self._own.y, c, self._own.ends)
+        first = self._own.first_left(c)
         self._side = _Side(place, first, place.masks(self._shared_key, "mask-u"))
 
     def release(self, step: int) -> bytes:
@@ -453,7 +451,7 @@ class RightVerifier:
         c = place.weights(self._seeds[0])
         q_right = place.right_carries(self._shared_key)
         shares = _Shares(place, claims.weighted_right(c, q_right, self._r_next, place.params))
-        first = claims.first_level(self._following.y, self._following.x, None, self._following.ends)
+        first = self._following.first_right()
         side = _Side(place, first, place.masks(self._shared_key, "mask-v"))
         opened: list[Wide] = []
         for level in range(place.folds):

@@ -80,7 +80,7 @@ def test_an_empty_table_has_128_empty_groups(security):
 @pytest.mark.parametrize("security", SECURITIES)
 def test_a_table_of_dot_products_is_cut_into_blocks_of_rows(security, monkeypatch):
     small_proofs(monkeypatch)
-    monkeypatch.setattr(dot_table_module, "BLOCK_TERMS", 64)
+    monkeypatch.setattr(dot_table_module, "BLOCK_ELEMENTS", 50)
     rng = random.Random(5)
     columns = {name: [rng.getrandbits(64) for _ in range(25)] for name in "abcde"}
 
@@ -91,7 +91,7 @@ def test_a_table_of_dot_products_is_cut_into_blocks_of_rows(security, monkeypatc
     (got,), out = run_table(program, {name: (values, None) for name, values in columns.items()}, security=security)
     pairs = [(columns[x], columns[y]) for x in "ab" for y in "cde"]
     assert got == [sum(u * v for u, v in zip(x, y, strict=True)) % MOD for x, y in pairs]
-    assert blocks_of(25, 6) == math.ceil(25 / 10) == 3
+    assert blocks_of(25, 5) == math.ceil(25 / 10) == 3
     assert sent_by(out, "dot-table") == 8 * 6 * 3
 
 

@@ -1,7 +1,7 @@
 """All dot products between two families of shared columns: one element of traffic each, and factors that are not repeated.
 
 Output (a, b) is the sum over rows of left_a[j] right_b[j]. It is what `products.dots` gives for the repeated columns; here a
-party multiplies two matrices and repeats factors only block by block for the log of an active stage.
+party multiplies two matrices, and the proof of an active stage takes A + B elements a row (ring_tables.py), not 2 A B.
 """
 
 from __future__ import annotations
@@ -15,22 +15,28 @@ from numpy.typing import NDArray
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.products import RingGateLog
-from mpc_ops.protocol.ring_claim import GateView
 from mpc_ops.protocol.ring_roles import RingBatch
+from mpc_ops.protocol.ring_tables import TableView
 from mpc_ops.protocol.shares import R, check_ring_share
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage
 from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body
 
-__all__ = ["BLOCK_TERMS", "blocks_of", "dot_table"]
+__all__ = ["BLOCK_ELEMENTS", "MAX_TABLE", "blocks_of", "dot_table"]
 
-BLOCK_TERMS = 1 << 20
-"""Terms of one block of rows: a batch of the proof."""
+MAX_TABLE = 1 << 20
+"""Outputs of one table."""
+BLOCK_ELEMENTS = 1 << 21
+"""Elements of one block of rows, all columns together: as many as the proof of 2^20 products has."""
 _CHUNK_ROWS = 4096
 
 
-def blocks_of(rows: int, outputs: int) -> int:
-    """Return into how many blocks of rows a table of `outputs` dot products is cut."""
-    return -(-rows // max(1, BLOCK_TERMS // max(1, outputs)))
+def _block_rows(columns: int) -> int:
+    return max(1, BLOCK_ELEMENTS // columns)
+
+
+def blocks_of(rows: int, columns: int) -> int:
+    """Return into how many blocks of rows a table with so many left and right columns together is cut."""
+    return -(-rows // _block_rows(columns))
 
 
 def dot_table(stage: ComputeStage, left: Sequence[R], right: Sequence[R]) -> Steps[R]:
@@ -46,9 +52,8 @@ def dot_table(stage: ComputeStage, left: Sequence[R], right: Sequence[R]) -> Ste
     Returns:
         Shape (A * B,): output a * B + b is the sum of left_a[j] * right_b[j] mod 2^64; fresh.
 
-    Rounds: 1 (none if n, A or B is 0).  Sent: 8 A B bytes per party and block of floor(2^20 / (A B)) rows.
-    Security: as `products.multiply`; A B n terms are logged, block after block, so that a batch of the proof never holds more
-        than 2^20 of them.
+    Rounds: 1 (none if n, A or B is 0).  Sent: 8 A B bytes per party and block of floor(2^21 / (A + B)) rows.
+    Security: as `products.multiply`; the proof of a block of r rows is as large as that of (A + B) r / 2 products.
     Leaks: n, A, B.
 
     Raises:
@@ -60,8 +65,8 @@ def dot_table(stage: ComputeStage, left: Sequence[R], right: Sequence[R]) -> Ste
     if not left or not right:
         raise LocalProtocolError("RING_LENGTH", "a table of products needs columns on both sides", ids=stage.ids())
     outputs, rows = len(left) * len(right), left[0].count
-    if outputs > BLOCK_TERMS:
-        raise LocalProtocolError("BATCH_TOO_LARGE", "too many dot products in one table", expected=BLOCK_TERMS)
+    if outputs > MAX_TABLE:
+        raise LocalProtocolError("BATCH_TOO_LARGE", "too many dot products in one table", expected=MAX_TABLE)
     like = left[0]
     if rows == 0:
         return replace(like, first=np.zeros(outputs, np.uint64), second=np.zeros(outputs, np.uint64))
@@ -71,8 +76,8 @@ def dot_table(stage: ComputeStage, left: Sequence[R], right: Sequence[R]) -> Ste
         np.stack([one.second for one in left]),
         np.stack([one.second for one in right]),
     )
-    count = blocks_of(rows, outputs)
-    size = BLOCK_TERMS // outputs
+    columns = len(left) + len(right)
+    count, size = blocks_of(rows, columns), _block_rows(columns)
     parts = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     r_own, r_next = stage.streams("dot-table", count * outputs)
     z_own = np.concatenate([sides.own(part) for part in parts]) + r_own - r_next
@@ -118,7 +123,7 @@ class _Sides:
         own, following = (self.x[:, rows], self.y[:, rows]), (self.x_next[:, rows], self.y_next[:, rows])
         l_own = _table(*own).reshape(-1) + r[0] - z[0]
         l_next = _table(*following).reshape(-1) + r[1] - z[1]
-        return RingBatch(_view(*own), _view(*following), l_own, l_next, r[0], r[1])
+        return RingBatch(TableView(*own), TableView(*following), l_own, l_next, r[0], r[1])
 
 
 def _table(x: NDArray[np.uint64], y: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -127,10 +132,3 @@ def _table(x: NDArray[np.uint64], y: NDArray[np.uint64]) -> NDArray[np.uint64]:
         part = slice(start, start + _CHUNK_ROWS)
         total += np.einsum("an,bn->ab", x[:, part], y[:, part])
     return total
-
-
-def _view(x: NDArray[np.uint64], y: NDArray[np.uint64]) -> GateView:
-    """Return every output's terms one after another."""
-    rows = x.shape[1]
-    ends = np.arange(1, len(x) * len(y) + 1, dtype=np.int64) * rows
-    return GateView(np.repeat(x, len(y), axis=0).reshape(-1), np.tile(y, (len(x), 1)).reshape(-1), ends)

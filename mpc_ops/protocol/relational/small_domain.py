@@ -66,8 +66,9 @@ def domain_bytes(rows: int, width: int, columns: int, *, count: bool = False, ma
     low = _split(width, columns + count * marked, count=count and not marked)
     products = _products(width, low, columns + count * marked, count=count and not marked)
     lefts = (columns + count * marked) * (1 << low) + (count and not marked) * ((1 << low) - 1)
-    outputs = lefts * ((1 << (width - low)) - 1)
-    table = outputs * blocks_of(rows, outputs) if outputs else 0
+    rights = (1 << (width - low)) - 1
+    outputs = lefts * rights
+    table = outputs * blocks_of(rows, lefts + rights) if outputs else 0
     return LANE_BYTES * (rows * (2 * width + marked * (2 + columns) + products) + table)
 
 
