@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from local_stores.receive.client import _said
 from mpc_ops.engine.frames import FrameInlet, FrameOutlet, LinkPlace, Place
 from mpc_ops.envelope.canonical import parse_canonical
 from mpc_ops.envelope.dsse import Envelope
-from mpc_ops.envelope.keys import IdentityPublicKey
+from mpc_ops.envelope.keys import IdentityPublicKey, Purpose
 from mpc_ops.envelope.schema import decode, encode
 from mpc_ops.envelope.sealing import SealingPublicKey
 from mpc_ops.errors import ConfigError
 from mpc_ops.evidence.bundle import make_bundle, read_bundle
+from mpc_ops.evidence.verify import verify_pack
 from mpc_ops.federation.model import FederationTerms
 from mpc_ops.notices.signed import parse_notice, sign_notice
 from mpc_ops.plan.checks import read_plan
@@ -65,10 +67,11 @@ from mpc_ops.sharing.units import UnitLimits, unit_planes
 from mpc_ops.transport import wire
 from mpc_ops.transport.datamesh import Greeting, _receive
 from tests.support.core import RUN, hex32, identity
-from tests.support.evidence import make_run
-from tests.support.federation import make_federation, make_plan
+from tests.support.evidence import make_pack, make_run
+from tests.support.federation import RECIPIENT, SMALL, make_federation, make_plan
 from tests.support.fuzz import Target, fuzz
 from tests.support.notices import sample_notices
+from tests.unit.test_evidence_pack import resign
 from tests.unit.test_session_messages import GOOD
 from tests.unit.test_store_reading import NAMES, ROWS, excel, parquet, read
 
@@ -241,6 +244,41 @@ def documents(root: Path) -> list[Target]:
     ]
 
 
+def evidence_packs(root: Path) -> list[Target]:
+    """Packs of a dishonest recipient: the index fits every changed file and is signed; notices by dishonest parties likewise."""
+    run = make_run(root / "run", SMALL)
+    pack = make_pack(run, root / "pack")
+    names = sorted(path.relative_to(pack).as_posix() for path in pack.rglob("*") if path.is_file())
+    names = [name for name in names if not name.startswith("index.json")]
+    kept = {name: (pack / name).read_bytes() for name in names}
+    operators = [notice for notice in run.notices if notice.kind in ("state", "receipt", "result")]
+    by_digest = {f"notices/{notice.kind}/{notice.digest}.dsse": notice for notice in operators}
+    by_digest = {name: notice for name, notice in by_digest.items() if name in kept}
+
+    def verify(changes: dict[str, bytes | None]) -> None:
+        resign(pack, run.made.keys[RECIPIENT], changes)
+        assert verify_pack(pack).words
+        back = {name: kept.get(name) for name in changes}
+        resign(pack, run.made.keys[RECIPIENT], back)
+
+    def changed(data: bytes) -> None:
+        name = names[zlib.crc32(data) % len(names)]
+        verify({name: data})
+
+    def signed(data: bytes) -> None:
+        name = sorted(by_digest)[zlib.crc32(data) % len(by_digest)]
+        notice = by_digest[name]
+        key = run.made.keys[notice.notice.operator]
+        envelope = Envelope.sign(notice.envelope.payload_type, data, key, Purpose.NOTICE)
+        verify({name: None, f"notices/{notice.kind}/{envelope.digest}.dsse": envelope.to_bytes()})
+
+    samples = [kept[name] for name in names if len(kept[name]) < 40_000]
+    payloads = [notice.envelope.payload for notice in operators]
+    return [
+        Target("file of a pack", changed, samples, slow=True), Target("notice in a pack", signed, payloads, slow=True)
+    ]  # fmt: skip
+
+
 def files_of_an_owner(folder: Path) -> list[Target]:
     """Files from which an owner's data is read: written by the owner's own systems, and as strange as those are."""
     csv_file, xlsx, pack = folder / "a.csv", folder / "a.xlsx", folder / "a.parquet"
@@ -275,6 +313,7 @@ DOCUMENTS = (
     "canonical JSON", "envelope", "notice", "plan", "plan in its federation", "federation terms", "evidence bundle",
     "identity key", "sealing key", "sealed box", "error of an operator's server",
 )  # fmt: skip
+PACKS = ("file of a pack", "notice in a pack")
 FILES = ("CSV file", "Excel file", "Parquet file")
 NO_LIMIT = pytest.mark.timeout(0 if SECONDS else 60)
 
@@ -302,6 +341,13 @@ def test_bytes_of_peers_and_owners(name: str, made_bytes: dict[str, Target]) -> 
 def test_documents_of_all_parties(name: str, made_documents: dict[str, Target]) -> None:
     assert set(made_documents) == set(DOCUMENTS)
     fuzz(made_documents[name], runs=200, seconds=SECONDS, seed=SEED)
+
+
+@NO_LIMIT
+def test_evidence_packs(tmp_path: Path) -> None:
+    for target in evidence_packs(tmp_path):
+        assert target.name in PACKS
+        fuzz(target, runs=8, seconds=SECONDS, seed=SEED)
 
 
 # Arrow hands a row of the wrong length over as text; where it is none, Arrow reports that and refuses the file by itself.
