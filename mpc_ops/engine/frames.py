@@ -41,8 +41,10 @@ __all__ = [
 ]
 
 PIECE_BYTES = MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES
-REPEAT_BYTES = 1 << 28
+REPEAT_BYTES = 1 << 29
+"""Two rounds of the longest messages: an honest party is never further ahead of what its peer has opened."""
 CONFIRM_BYTES = 1 << 24
+"""How much comes in between two confirmations that nobody asked for."""
 MAX_AHEAD_FRAMES = 256
 MAX_AHEAD_BYTES = 1 << 26
 

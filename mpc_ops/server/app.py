@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OperatorProcess", "run_operator"]
 
-_QUEUED_BYTES = 256 << 20
+_QUEUED_BYTES = 512 << 20
 
 
 class _Outgoing:

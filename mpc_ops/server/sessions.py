@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, cast
 
 from mpc_ops.engine import Attempt, AttemptContext, AttemptDone, LinkTotals, Outgoing, Stage, StageOutput
-from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, StateError
+from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, StateError, TransportError
 from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices import model
 from mpc_ops.notices.signed import SignedNotice
@@ -278,7 +278,7 @@ class Sessions:
             self._prove(state, active, computed.done)
 
     def _failed(self, state: SessionState, attempt: Attempt, error: ComityError) -> None:
-        if error.transient:
+        if isinstance(error, TransportError):
             self._context.log("attempt_lost", code=error.code, why=error.what, **state.ids())
             self.try_step(state, Retry(fresh_nonce()))
             return

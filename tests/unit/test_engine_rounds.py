@@ -205,7 +205,7 @@ def test_a_withheld_frame_stops_everybody_and_blames_nobody(place):
 
 def test_every_bent_frame_is_refused_and_names_the_link():
     honest = Trio().run()
-    for index in range(0, len(honest.frames()), 4):
+    for index in range(len(honest.frames())):
         rng, count = random.Random(index), iter(range(1000))
 
         def travel(packet, index=index, rng=rng, count=count):
