@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup  # type: ignore[import-untyped]
+from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
 
 _HERE = Path(__file__).parent
 _FOLDER = "kernels"
+
+
+class Modules(build_py):  # type: ignore[misc]
+    """The package's modules without this file, which lies beside them."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Return (package, module, file) of a package."""
+        found = super().find_package_modules(package, package_dir)
+        return [module for module in found if module[:2] != ("mpc_ops", "setup")]
 
 
 def extensions() -> list[Extension]:
@@ -37,4 +47,8 @@ def extensions() -> list[Extension]:
 
 
 if __name__ == "__main__":
-    setup(ext_modules=extensions(), options={"bdist_wheel": {"py_limited_api": "cp311"}})
+    setup(
+        ext_modules=extensions(),
+        cmdclass={"build_py": Modules},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )
