@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpc_ops.kernels import using
+from mpc_ops.kernels.choice import Backend
 from mpc_ops.protocol.party import Address, Message, Party
 from mpc_ops.protocol.shares import BooleanShare, RingShare
 from mpc_ops.protocol.stage import ActiveSession, PartyKeys, SessionTerms
 from mpc_ops.randomness import PairKeys
 from mpc_ops.ring import from_bytes
 from tests.support.adversary import plain_of, traitor
+from tests.support.kernels import needs_compiled
 from tests.vectors.engine_vectors import PROGRAMS, SHUFFLE, cases
 
 HERE = Path(__file__).parent
@@ -67,9 +70,15 @@ def test_inputs_add_up_to_the_values(name: str) -> None:
             ] == values
 
 
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("compiled", marks=needs_compiled)])
 @pytest.mark.parametrize("position", range(3))
 @pytest.mark.parametrize("name", NAMES)
-def test_a_position_alone_says_what_the_vectors_say(name: str, position: int) -> None:
+def test_a_position_alone_says_what_the_vectors_say(name: str, position: int, kernels: Backend) -> None:
+    with using(kernels):
+        _replay(name, position)
+
+
+def _replay(name: str, position: int) -> None:
     data = load(name)
     session = data["session"]
     program = SHUFFLE if name == "shuffle" else PROGRAMS[name]
