@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc_ops.errors import LocalProtocolError
+from mpc_ops.errors import Abort, LocalProtocolError
 
 __all__ = ["MAX_PIVOTS", "MAX_ROWS", "QuickPlan"]
 
@@ -133,6 +133,7 @@ class QuickPlan:
 
         Raises:
             LocalProtocolError: ROWS_INVALID for another number of bits, or without a level.
+            Abort: PLACES_INVALID for bits that fit no order, which an active session cannot open.
         """
         level = self._level
         if level is None or less.shape != (level.pairs,):
@@ -151,9 +152,15 @@ class QuickPlan:
         own = np.repeat(base, level.sample)
         slots = np.arange(members, dtype=np.int64)
         known = np.repeat(self._known > 0, level.sample)
-        ranked = np.empty(members, dtype=np.int64)
+        ranked = np.full(members, -1, dtype=np.int64)
         # Known rows stand in their order.
         ranked[np.where(known, slots, own + rank)] = slots
+        if int(ranked.min()) < 0:
+            raise Abort(
+                "PLACES_INVALID",
+                "the opened comparisons of rows fit no order",
+                hint="Keys were equal, or one party of a passive session went wrong",
+            )
         pivot = np.zeros(members, dtype=np.bool_)
         for _, slot in level.pivot_slots:
             pivot[slot] = True

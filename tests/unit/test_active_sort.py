@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from mpc_ops.errors import LocalProtocolError
+from mpc_ops.errors import Abort, LocalProtocolError
 from mpc_ops.protocol import sort as sort_module
 from mpc_ops.protocol import sort_quick
 from mpc_ops.protocol.merge_plan import merge_layers
@@ -256,6 +256,16 @@ def test_a_plan_refuses_other_bits_pivots_and_too_many_rows():
     for count, pivots in ((5, 0), (5, MAX_PIVOTS + 1), (MAX_ROWS + 1, 1)):
         with pytest.raises(LocalProtocolError, match="too many rows"):
             QuickPlan(count, pivots)
+
+
+def test_comparisons_that_fit_no_order_end_the_run():
+    plan = QuickPlan(3, 1)
+    left, right = plan.pairs()
+    assert sorted(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2)]
+    with pytest.raises(Abort, match="fit no order") as found:
+        # 0 < 1, 1 < 2, 2 < 0.
+        plan.take(np.array([(one, other) != (0, 2) for one, other in zip(left, right, strict=True)]))
+    assert found.value.code == "PLACES_INVALID"
 
 
 def test_key_width_counts_validity_bits():
