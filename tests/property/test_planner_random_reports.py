@@ -4,16 +4,18 @@ import random
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from mpc_ops.engine.region_gate import region_gate
 from mpc_ops.envelope.schema import encode
 from mpc_ops.errors import PlanError
 from mpc_ops.plan.bounds import INT64_LIMIT, scaled, type_of
 from mpc_ops.plan.checks import read_plan
-from mpc_ops.plan.layout import lane_count, lanes
-from mpc_ops.plan.model import AggregateNode
+from mpc_ops.plan.layout import lane_count, lanes, shared_lane_count, shared_lanes
+from mpc_ops.plan.model import AggregateNode, ShareNode
 from mpc_ops.plan.text import expression_text
 from mpc_ops.planner import compile_report, read_terms
 from tests.support.federation import DEMO_FOLDER, make_federation
@@ -74,9 +76,10 @@ def setting():
 
 
 @settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_random_reports(setting, seed):
+@given(seed=st.integers(0, 2**32), gate_at=st.sampled_from(["owner", "region"]))
+def test_random_reports(setting, seed, gate_at):
     terms, federation = setting
+    terms = msgspec.structs.replace(terms, gate_at=gate_at, max_units=terms.max_units if gate_at == "region" else None)
     try:
         plan = compile_report(Author(seed).report(), terms, federation)
     except PlanError as error:
@@ -84,6 +87,12 @@ def test_random_reports(setting, seed):
         raise
     assert read_plan(encode(plan), federation) == plan
     assert lane_count(plan) == len(lanes(plan))
+    assert shared_lane_count(plan) == len(shared_lanes(plan)) == plan.node(ShareNode).lanes
+    wanted = region_gate(plan)
+    assert (wanted is None) == (gate_at == "owner")
+    if wanted is not None:
+        assert len(wanted.lanes) == lane_count(plan)
+        assert sorted(lane for part in wanted.inputs for lane in part.tolist()) == list(range(shared_lane_count(plan)))
     contract = federation.terms.datasets["sales_line"]
     for one in plan.node(AggregateNode).aggregates:
         assert 0 <= int(one.bound) * terms.max_owners < INT64_LIMIT
