@@ -120,7 +120,7 @@ def prove(
 ) -> Run:
     """Run the proof of prover 0 with L = 2 and R = 1. `tamper` changes messages by name (carries, matrix0, left, ...)."""
     view = batches[0]
-    place = Place(("test", repr(number)), 0, view.own.outputs, len(view.own.x), params)
+    place = Place(("test", repr(number)), 0, view.own.outputs, view.own.terms, params)
     shared = [key("prg", number, i) for i in range(3)]
 
     def coins(step: int) -> bytes:
