@@ -310,7 +310,8 @@ def ring_matrix_first(u: Pair, weights: Words, v: Pair) -> Pair:
 def ring_fold_first(side: Pair, weights: Words | None, coefficients: Pair) -> Pair:
     """Return the folded vector of (c x | c y), or of (x | y): per block 8 elements of x, then 8 of y; one block at least."""
     terms = len(side[0])
-    out = np.zeros((2, max(1, -(-terms // _FIRST_BLOCK)) * 2 * SLOTS), dtype=np.uint64)
+    make = np.empty if terms else np.zeros
+    out = make((2, max(1, -(-terms // _FIRST_BLOCK)) * 2 * SLOTS), dtype=np.uint64)
     x, y = _inputs(terms, *side)
     weight = None if weights is None else _inputs(terms, weights)[0]
     (folds,) = _inputs(2 * FIRST_LANES, np.concatenate(coefficients))

@@ -265,7 +265,13 @@ class GateView(FactorView):
     @property
     def plain(self) -> bool:
         """Whether every output is one product."""
-        return len(self.x) == len(self.ends) and (len(self.ends) == 0 or bool(np.all(np.diff(self.ends) == 1)))
+        if len(self.x) != len(self.ends):
+            return False
+        counting = np.arange(1, min(len(self.ends), _CHUNK) + 1, dtype=np.int64)
+        return all(
+            np.array_equal(self.ends[start : start + _CHUNK] - start, counting[: len(self.ends) - start])
+            for start in range(0, len(self.ends), _CHUNK)
+        )
 
     def __repr__(self) -> str:
         return f"GateView(terms={len(self.x)}, outputs={self.outputs}, <redacted>)"

@@ -5,12 +5,15 @@ Joining by a separator would make ("a/b", "c") and ("a", "b/c") one context, and
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeAlias
 
 __all__ = ["ContextItem", "encode_context"]
 
 ContextItem: TypeAlias = str | bytes | int
 _MAX_ITEM_BYTES = 1 << 20
+_SHORT = 128
+"""Texts up to so many characters are remembered: a session encodes the same ones thousands of times. Bytes never: some are keys."""
 
 
 def encode_context(*items: ContextItem) -> bytes:
@@ -21,14 +24,27 @@ def encode_context(*items: ContextItem) -> bytes:
     out = [len(items).to_bytes(4, "big")]
     for item in items:
         if isinstance(item, str):
-            letter, body = b"s", item.encode("utf-8")
+            out.append(_short_text(item) if len(item) <= _SHORT else _tagged(b"s", item.encode("utf-8")))
         elif isinstance(item, bytes):
-            letter, body = b"b", item
+            out.append(_tagged(b"b", item))
         elif isinstance(item, int) and item is not True and item is not False:
-            letter, body = b"i", str(item).encode("ascii")
+            out.append(_number(item))
         else:
             raise TypeError(f"a context item cannot be {type(item).__name__}")
-        if len(body) > _MAX_ITEM_BYTES:
-            raise ValueError("a context item is too long")
-        out += (letter, len(body).to_bytes(8, "big"), body)
     return b"".join(out)
+
+
+def _tagged(letter: bytes, body: bytes) -> bytes:
+    if len(body) > _MAX_ITEM_BYTES:
+        raise ValueError("a context item is too long")
+    return letter + len(body).to_bytes(8, "big") + body
+
+
+@lru_cache(maxsize=1024)
+def _short_text(item: str) -> bytes:
+    return _tagged(b"s", item.encode("utf-8"))
+
+
+@lru_cache(maxsize=1024)
+def _number(item: int) -> bytes:
+    return _tagged(b"i", str(item).encode("ascii"))
