@@ -25,6 +25,7 @@ Everything is linear in the number of rows and pairs, but one sort of words a le
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,9 @@ MAX_ROWS = 1 << 30
 MAX_PIVOTS = 15
 SMALL = 6
 SAMPLE = 0.5
-PACE = 0.75
 SLACK = 2
+_UNIT = 1 << 16
+"""Goals are counted in 65,536ths of a row; they shrink by (1 + pivots)^(3/4) a level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class QuickPlan:
             )
         self._pivots = pivots
         self.order: Index = np.arange(count, dtype=np.int64)
-        self._goal = float(count)
+        self._goal = count * _UNIT
+        self._pace = isqrt(isqrt((1 + pivots) ** 3 * _UNIT**4))
         self.levels = self.comparisons = 0
         live = 1 if count > 1 else 0
         self._start: Index = np.zeros(live, dtype=np.int64)
@@ -95,8 +98,9 @@ class QuickPlan:
         if len(self._start) == 0:
             return None
         size, known = self._size, self._known
-        self._goal /= (1 + self._pivots) ** PACE
-        wanted = np.clip(np.ceil(size / max(self._goal, 1) - SLACK).astype(np.int64), self._pivots, MAX_PIVOTS)
+        # Integers only: all three parties must come to the same choice on any processor.
+        self._goal = max(_UNIT, self._goal * _UNIT // self._pace)
+        wanted = np.clip(-(-size * _UNIT // self._goal) - SLACK, self._pivots, MAX_PIVOTS)
         drawn = np.where(size <= SMALL, size, np.ceil(np.sqrt(SAMPLE * size)).astype(np.int64))
         # A sample smaller than the pivots would leave some of them out.
         drawn = np.minimum(np.maximum(drawn, wanted), size)

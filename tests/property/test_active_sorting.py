@@ -223,3 +223,13 @@ def test_levels_and_comparisons_are_about_those_of_the_table():
             plan.take(rank[pairs[0]] < rank[pairs[1]])
         assert abs(plan.comparisons / len(rank) / comparisons - 1) < 0.05
         assert abs(plan.levels - levels) <= 1
+
+
+@pytest.mark.parametrize(("pivots", "expected"), [(1, (10_596, 13)), (3, (16_159, 8)), (7, (23_214, 5))])
+def test_the_plan_is_part_of_the_protocol(pivots, expected):
+    """All three parties choose what is compared by themselves: another choice on another processor or version would stop them."""
+    rank = np.random.default_rng(1).permutation(1000)
+    plan = QuickPlan(len(rank), pivots)
+    while (pairs := plan.pairs()) is not None:
+        plan.take(rank[pairs[0]] < rank[pairs[1]])
+    assert (plan.comparisons, plan.levels) == expected
