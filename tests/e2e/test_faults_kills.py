@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from local_stores import closing, filing
@@ -19,6 +20,7 @@ from mpc_ops.errors import ComityError, PeerUnavailable
 from mpc_ops.evidence.verify import verify_pack
 from mpc_ops.notices.model import ResultCommitment
 from tests.support.faults import refused
+from tests.support.region_stage import clear_region
 from tests.support.whole import until, whole_federation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -36,7 +38,8 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(whole):
-    return whole.release("kills", *PERIODS, min_owners=2)
+    # The Gate in the region: a stage of many rounds, which kills hit in the middle.
+    return whole.release("kills", *PERIODS, min_owners=2, gate_at="region")
 
 
 # ---------------------------------------------------------------------------------------------------------- drop-boxes
@@ -93,8 +96,8 @@ class Killer(threading.Thread):
 
 
 def file_period(whole, report, period):
-    """File for every owner over SFTP, with Airflow's patience, and return the true sum."""
-    figures = []
+    """File for every owner over SFTP, with Airflow's patience, and return the true result."""
+    filed = {}
     for owner in whole.made.owners:
         contribution = until(whole.contribute, report, period, owner, timeout_s=MOST_S)
         whole.sign(report, period, owner)
@@ -102,8 +105,9 @@ def file_period(whole, report, period):
         for operator in parcel["operators"]:
             until(filing.deliver, whole.owners, owner, parcel, operator, timeout_s=MOST_S)
         until(filing.receipts_ready, whole.owners, owner, parcel, timeout_s=MOST_S)
-        figures.append(whole.figures(report, period, contribution))
-    return sum(figures)
+        region = whole.federation.owner(owner).region
+        filed.setdefault(region, []).append(whole.contributed(report, period, contribution))
+    return sum(np.array(clear_region(report.plan, owners)) for owners in filed.values())
 
 
 def end_period(whole, report, period):

@@ -27,11 +27,13 @@ from infra.demo.data import ENTITIES
 from local_stores import closing, filing
 from local_stores.closing.desk import open_desk
 from local_stores.config import Site, create_owner_home, create_site
+from local_stores.snapshot.contribution import Figures
 from local_stores.snapshot.record import ContributionId, read_contribution
 from mpc_ops.errors import ComityError
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.notices.model import Rejected, State
 from mpc_ops.notices.signed import SignedNotice, parse_notice
+from mpc_ops.plan.layout import leaf_count
 from mpc_ops.plan.model import Plan
 from mpc_ops.plan.statement import planned_statement
 from mpc_ops.server.supervise import ManagedProcess, Supervisor, free_ports, operator_process, sftp_process
@@ -217,9 +219,15 @@ class Whole:
 
     def figures(self, report: Report, period: str, contribution: Mapping[str, Any]) -> np.ndarray:
         """Return what an owner's site keeps of its contribution."""
+        return self.contributed(report, period, contribution).lanes
+
+    def contributed(self, report: Report, period: str, contribution: Mapping[str, Any]) -> Figures:
+        """Return what an owner shares: its figures and, before a Gate in the region, its customers' rows of bits."""
         owner = str(contribution["owner"])
         of = ContributionId(report.plan.digest, period, owner, int(contribution["edition"]))
-        return read_contribution(self.owners.state, of, str(contribution["commitment"])).values()
+        record = read_contribution(self.owners.state, of, str(contribution["commitment"]))
+        rows = tuple(record.rows(leaf_count(report.plan)))
+        return Figures(record.values(), {}, (), (), record.kind == "nil", rows)
 
     def sign(self, report: Report, period: str, owner: str, *, people: int = 2) -> None:
         for name, key in list(self.made.signers(owner).items())[:people]:
