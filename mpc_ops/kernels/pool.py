@@ -89,3 +89,7 @@ def _executor() -> ThreadPoolExecutor:
         if _pool is None:
             _pool = ThreadPoolExecutor(max(1, threads() - 1), thread_name_prefix="kernels")
         return _pool
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=lambda: _exchange(_count, None))

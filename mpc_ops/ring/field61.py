@@ -70,7 +70,7 @@ class PrimeField(ABC):
 
     def inverse(self, value: int) -> int:
         """Return 1 / value; value is not 0."""
-        return pow(value, self.p - 2, self.p)
+        return pow(value, -1, self.p)
 
     def powers(self, base: int, count: int) -> FieldArray:
         """Return base^0 .. base^(count - 1): the first ones as integers, then by doubling."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from itertools import pairwise
 
@@ -79,6 +80,17 @@ def test_tasks_run_in_long_lived_threads_and_their_errors_are_raised() -> None:
             pool.run([lambda: None, fail, lambda: None])
     assert len(names[0]) == 3
     assert names[0] == names[1]
+
+
+def test_a_forked_child_makes_threads_of_its_own() -> None:
+    with pool.using_threads(2):
+        pool.run([lambda: None, lambda: None])
+        child = os.fork()
+        if child == 0:
+            done: list[int] = []
+            pool.run([lambda: done.append(1), lambda: done.append(2)])
+            os._exit(0 if sorted(done) == [1, 2] else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @needs_compiled
