@@ -16,12 +16,10 @@ from mpc_ops.protocol.party import Steps, together
 from mpc_ops.protocol.products import multiply
 from mpc_ops.protocol.rows import Column, RowIndex, Rows, stack, stack_columns
 from mpc_ops.protocol.shares import BooleanPlanes, RingVector, concat, public_like, repeat_plane, xor
-from mpc_ops.protocol.sort_keys import SortKey, check_keys, numbered, plain_columns, sort_planes
+from mpc_ops.protocol.sort_keys import KEY, SortKey, check_keys, numbered, plain_columns, sort_planes
 from mpc_ops.protocol.stage import ComputeStage
 
 __all__ = ["merge_sorted"]
-
-_KEY = "(key)"
 
 
 def merge_sorted(flow: Flow, tables: Sequence[Rows], keys: Sequence[SortKey]) -> Steps[Rows]:
@@ -55,12 +53,12 @@ def merge_sorted(flow: Flow, tables: Sequence[Rows], keys: Sequence[SortKey]) ->
     number = public_like(key, numbered(rows))
     # Keys without NULLs are in the sort key already, and come back from it.
     spared = [one.name for one in keys if one.valid is None]
-    moving = rows.plus({_KEY: concat([number, key])}).without(*spared)
+    moving = rows.plus({KEY: concat([number, key])}).without(*spared)
     slots = np.arange(rows.count, dtype=np.int64)
     for depth, layer in enumerate(layers):
         moving, slots = yield from _exchange(flow.stage, depth, moving, slots, layer)
     merged = moving.pick(slots[order])
-    plain = plain_columns(merged.bits(_KEY)[number.width :], rows, keys)
+    plain = plain_columns(merged.bits(KEY)[number.width :], rows, keys)
     return Rows({name: plain[name] if name in plain else merged.columns[name] for name in rows.names})
 
 
@@ -73,7 +71,7 @@ def _exchange(
     others = np.flatnonzero(~touched)
     low, high = rows.pick(slots[layer.low]), rows.pick(slots[layer.high])
     rest = rows.pick(slots[others])
-    (swap,) = yield from evaluate(stage, f"merge{depth}", [less(high.bits(_KEY), low.bits(_KEY))])
+    (swap,) = yield from evaluate(stage, f"merge{depth}", [less(high.bits(KEY), low.bits(KEY))])
     (bits, words) = yield from together(
         _swapped_bits(stage, f"merge{depth}/swap", swap, low, high), _swapped_ring(stage, swap, low, high)
     )

@@ -15,7 +15,10 @@ from mpc_ops.protocol.shares import BooleanPlanes, concat, invert, repeat_plane,
 from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring.planes import PlaneArray, to_planes
 
-__all__ = ["SortKey", "check_keys", "key_width", "numbered", "plain_columns", "sort_planes"]
+__all__ = ["KEY", "NUMBER", "SortKey", "check_keys", "key_width", "numbered", "plain_columns", "sort_planes"]
+
+KEY, NUMBER = "(key)", "(row number)"
+"""Columns that sorts and merges add while they run; a table may not have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,15 @@ class SortKey:
 
 
 def check_keys(rows: Rows, keys: Sequence[SortKey]) -> None:
-    """Refuse keys that the table does not have.
+    """Refuse keys that the table does not have, and columns with the names KEY and NUMBER.
 
     Raises:
         LocalProtocolError: ROWS_INVALID.
     """
     if not keys or any(rows.bits(key.name).width == 0 for key in keys):
         raise LocalProtocolError("ROWS_INVALID", "a sort has at least one key, and each has at least one bit")
+    if KEY in rows.columns or NUMBER in rows.columns:
+        raise LocalProtocolError("ROWS_INVALID", "a column has a name that is reserved", got=f"{KEY} or {NUMBER}")
     if any(key.valid is not None and rows.bits(key.valid).width != 1 for key in keys):
         raise LocalProtocolError("ROWS_INVALID", "a validity column has one bit")
 

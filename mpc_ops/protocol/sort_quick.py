@@ -14,15 +14,12 @@ from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.rows import RowIndex, Rows
 from mpc_ops.protocol.shares import BooleanPlanes, boolean_of, concat, public_like
 from mpc_ops.protocol.shuffle import shuffle
-from mpc_ops.protocol.sort_keys import SortKey, numbered, sort_planes
+from mpc_ops.protocol.sort_keys import NUMBER, SortKey, numbered, sort_planes
 from mpc_ops.protocol.sort_plan import QuickPlan
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes, to_planes
 
 __all__ = ["NUMBER", "KeyWords", "quick_order", "quick_sort"]
-
-NUMBER = "(row number)"
-"""Column of row numbers while a sort runs."""
 
 
 def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> Steps[Rows]:

@@ -15,12 +15,10 @@ from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.rows import Rows
 from mpc_ops.protocol.shares import BooleanPlanes, public_like
 from mpc_ops.protocol.shuffle import move_numbered, move_to
-from mpc_ops.protocol.sort_keys import SortKey, numbered, sort_planes
+from mpc_ops.protocol.sort_keys import KEY, NUMBER, SortKey, numbered, sort_planes
 
 __all__ = ["radix_passes", "radix_sort", "rows_travel"]
 
-_KEY = "(key)"
-_NUMBER = "(row number)"
 _PLACE_BITS = 32
 
 
@@ -48,11 +46,11 @@ def radix_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey]) -> Steps[Rows]:
     if rows_travel(row_bits, max(1, (rows.count - 1).bit_length()), passes):
         result, _ = yield from _sorted_by(flow, rows, key, key.width)
         return result
-    numbers = Rows({_NUMBER: public_like(key, numbered(rows))})
+    numbers = Rows({NUMBER: public_like(key, numbered(rows))})
     last = MAX_DIGIT_BITS * (passes - 1)
     moved, rest = yield from _sorted_by(flow, numbers, key, last)
     places = yield from digit_places(flow.stage, rest)
-    result = yield from move_numbered(flow, rows, moved.bits(_NUMBER), places)
+    result = yield from move_numbered(flow, rows, moved.bits(NUMBER), places)
     return result
 
 
@@ -62,10 +60,10 @@ def _sorted_by(flow: Flow, rows: Rows, key: BooleanPlanes, stop: int) -> Steps[t
     while low < stop:
         width = min(MAX_DIGIT_BITS, stop - low)
         places = yield from digit_places(flow.stage, key[:width])
-        rows, key, low = rows.plus({_KEY: key[width:]}), key[width:], low + width
+        rows, key, low = rows.plus({KEY: key[width:]}), key[width:], low + width
         if key.width:
             rows = yield from move_to(flow, rows, places)
-            rows, key = rows.without(_KEY), rows.bits(_KEY)
+            rows, key = rows.without(KEY), rows.bits(KEY)
         else:
-            rows = yield from move_to(flow, rows.without(_KEY), places)
+            rows = yield from move_to(flow, rows.without(KEY), places)
     return rows, key

@@ -240,6 +240,8 @@ def test_keys_that_the_table_does_not_have_are_refused():
         with_keys(SortKey("amount")),
         with_keys(SortKey("key", valid="key")),
         with_keys(SortKey("key", valid="amount")),
+        lambda flow, rows: with_keys(SortKey("key"))(flow, rows.plus({"(key)": rows.bits("key")})),
+        lambda flow, rows: with_keys(SortKey("key"))(flow, rows.plus({"(row number)": rows.bits("key")})),
         merging,
         nothing,
     ):
