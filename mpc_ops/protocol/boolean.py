@@ -26,7 +26,7 @@ from mpc_ops.protocol.shares import (
     BooleanPlanes,
     boolean_of,
     check_boolean,
-    rebuilt,
+    derived,
     repeat_plane,
     xor,
 )
@@ -110,7 +110,7 @@ def _cut(pairs: Sequence[tuple[B, B]], z: tuple[RingArray, RingArray]) -> list[B
     for left, _ in pairs:
         size = left.first.size
         first, second = (part[place : place + size].reshape(left.first.shape) for part in z)
-        out.append(rebuilt(left, first, second))
+        out.append(derived(left, first, second))
         place += size
     return out
 

@@ -12,8 +12,9 @@ message of another session, stage or step never reaches protocol code.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
@@ -129,6 +130,9 @@ class Address:
     receiver: int
 
 
+_NOTHING: Mapping[Address, bytes] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One addressed message; its printed form shows no content."""
@@ -159,7 +163,7 @@ class Party(Generic[T]):
         self._wanted: tuple[Round, ...] = ()
         self._waiting: dict[Address, Body] = {}
         self._tags = LocalTags()
-        self._seen: dict[Address, bytes] = {}
+        self._seen: dict[int, dict[Address, bytes]] = {}
         self._over = False
         self._started = False
 
@@ -219,7 +223,7 @@ class Party(Generic[T]):
         if address.session != self._session or address.receiver != self.party or address.sender not in self._peers():
             raise self._wrong("MESSAGE_FOREIGN", "a message of another session or party", address)
         tag = self._tags.tag(body)
-        known = self._seen.get(address)
+        known = self._seen.get(address.round, _NOTHING).get(address)
         if known is not None:
             if not hmac.compare_digest(known, tag):
                 raise self._wrong("MESSAGE_CHANGED", "a second, different message came for one address", address)
@@ -229,7 +233,7 @@ class Party(Generic[T]):
         waiting = [len(held) for place, held in self._waiting.items() if place.sender == address.sender]
         if not body or len(waiting) >= MAX_WAITING_MESSAGES or sum(waiting) + len(body) > MAX_WAITING_BYTES:
             raise self._wrong("FRAME_OUT_OF_ORDER", "an empty message, or too much waits for its round", address)
-        self._seen[address] = tag
+        self._seen.setdefault(address.round, {})[address] = tag
         self._waiting[address] = body
         return self._advance()
 
@@ -278,7 +282,7 @@ class Party(Generic[T]):
             self.done, self._wanted = True, ()
             return []
         self.rounds += 1
-        self._seen = {place: tag for place, tag in self._seen.items() if place.round > self.rounds - _REMEMBERED_ROUNDS}
+        self._seen.pop(self.rounds - _REMEMBERED_ROUNDS, None)
         return self._outgoing(self._wanted)
 
     def _outgoing(self, rounds: Sequence[Round]) -> list[Message]:

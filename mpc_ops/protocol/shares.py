@@ -35,6 +35,7 @@ __all__ = [
     "check_owner",
     "check_ring_share",
     "concat",
+    "derived",
     "invert",
     "public_like",
     "rebuilt",
@@ -82,7 +83,9 @@ class BooleanPlanes:
 
     def __getitem__(self, planes: slice) -> Self:
         """Return some planes as a share, sharing memory; the step must be 1."""
-        return replace(self, first=self.first[planes], second=self.second[planes])
+        if planes.step not in (None, 1):
+            raise LocalProtocolError("PLANES_INVALID", "planes are taken one after another", got=planes.step)
+        return derived(self, self.first[planes], self.second[planes])
 
     def plane(self, bit: int) -> Self:
         """Return one plane as a share of width 1."""
@@ -251,7 +254,7 @@ def xor(left: B, right: B) -> B:
     _same(left, right)
     if left.width != right.width:
         raise LocalProtocolError("PLANES_INVALID", "shares of different widths", expected=left.width, got=right.width)
-    return replace(left, first=left.first ^ right.first, second=left.second ^ right.second)
+    return derived(left, left.first ^ right.first, left.second ^ right.second)
 
 
 def xor_public(share: B, planes: PlaneArray) -> B:
@@ -259,13 +262,31 @@ def xor_public(share: B, planes: PlaneArray) -> B:
     check_planes(planes, share.width, share.count)
     first = share.first ^ planes if share.party == 0 else share.first
     second = share.second ^ planes if share.party == 2 else share.second
-    return replace(share, first=first, second=second)
+    return derived(share, first, second)
 
 
 def and_public(share: B, planes: PlaneArray) -> B:
     """Return the share of x & c for public planes c; no message (linear: every component is masked)."""
     check_planes(planes, share.width, share.count)
-    return replace(share, first=share.first & planes, second=share.second & planes)
+    return derived(share, share.first & planes, share.second & planes)
+
+
+def derived(share: B, first: PlaneArray, second: PlaneArray) -> B:
+    """Return a share of the same kind, session, position and number of values with planes that were made from its own.
+
+    Circuits make thousands of them; nothing is checked again, so callers pass what keeps rows contiguous and words in number:
+    whole planes and what numpy computes from them.
+    """
+    out = object.__new__(type(share))
+    for name, value in (
+        ("session", share.session),
+        ("party", share.party),
+        ("count", share.count),
+        ("first", first),
+        ("second", second),
+    ):
+        object.__setattr__(out, name, value)
+    return out
 
 
 def rebuilt(share: B, first: PlaneArray, second: PlaneArray) -> B:
@@ -277,13 +298,14 @@ def repeat_plane(bit: B, width: int) -> B:
     """Return a share whose `width` planes are all the one plane of `bit`; no message."""
     if bit.width != 1:
         raise LocalProtocolError("PLANES_INVALID", "a condition has one bit", expected=1, got=bit.width)
-    return replace(bit, first=np.repeat(bit.first, width, axis=0), second=np.repeat(bit.second, width, axis=0))
+    return derived(bit, np.repeat(bit.first, width, axis=0), np.repeat(bit.second, width, axis=0))
 
 
 def invert(share: B) -> B:
     """Return the share of NOT x; no message."""
-    ones = np.full(share.first.shape, 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
-    return xor_public(share, ones)
+    first = ~share.first if share.party == 0 else share.first
+    second = ~share.second if share.party == 2 else share.second
+    return derived(share, first, second)
 
 
 def public_like(share: B, planes: PlaneArray) -> B:

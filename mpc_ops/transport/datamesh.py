@@ -324,12 +324,17 @@ def _accept_all(terms: MeshTerms, listener: DataListener, deadline: float, opene
         peer, greeting, tls = listener.accept(terms.sid, deadline)
         opened.callback(tls.close)
         place = terms.members.index(peer) if peer in terms.members else -1
-        if not 0 <= place < terms.position or place in out:
+        if not 0 <= place < terms.position or place in out or len(waiting) > _MAX_STRANGERS:
+            tls.close()
             continue
         ways = waiting.setdefault((peer, greeting.channel), {})
         ways[greeting.way] = tls
         if len(ways) == 2:
             out[place] = (ways["forth"], ways["back"])
+            del waiting[(peer, greeting.channel)]
+    for ways in waiting.values():
+        for tls in ways.values():
+            tls.close()
     return out
 
 
