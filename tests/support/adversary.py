@@ -47,6 +47,7 @@ class Program:
         plain: (inputs, position) -> the result that an honest position must get.
         limit_bytes: logged bytes at which a batch is proven.
         opening: whether a step's messages are openings of values that must have been verified.
+        ragged: beginnings of steps whose messages end in zero bits, since there are fewer rows than a word has.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Program:
     plain: Callable[[Any, int], Any]
     limit_bytes: int = 1 << 25
     opening: Callable[[str], bool] = lambda step: step == "open"
+    ragged: tuple[str, ...] = ()
 
 
 def plain_of(value: Any) -> Any:

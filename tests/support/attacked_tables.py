@@ -61,7 +61,9 @@ def program(name: str, cases: Sequence[Any], specs: Sequence[Spec], steps: Calla
         yield from flow.finish()
         return result
 
-    return Program(name, tuple(cases), tables(*specs), whole, lambda inputs, _: plain(*inputs))
+    return Program(
+        name, tuple(cases), tables(*specs), whole, lambda inputs, _: plain(*inputs), ragged=("shuffle-", "dabits")
+    )
 
 
 def _sort(flow, rows):
@@ -245,7 +247,8 @@ def _dabits(session, shares):
 
 
 DABITS = Program(
-    "daBits", (([1, 0, 1],), ([1, 0, 1],)), tables({"bit": 1}), _dabits, lambda inputs, _: [list(inputs[0]), list(inputs[0])]
+    "daBits", (([1, 0, 1],), ([1, 0, 1],)), tables({"bit": 1}), _dabits, lambda inputs, _: [list(inputs[0]), list(inputs[0])],
+    ragged=("dabits",),
 )  # fmt: skip
 
 

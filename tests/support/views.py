@@ -70,11 +70,14 @@ def chi_square(counts: np.ndarray) -> float:
 
 
 def not_uniform(program: Program, number: int, seeds: Iterable[object], least: int = 320) -> list[str]:
-    """Name the forms of message that are not uniform for these inputs; openings end in zero bits and are left out."""
+    """Name the forms of message that are not uniform for these inputs; what ends in zero bits is left out."""
     return [
         f"{kind}: {chi_square(counts):.0f}"
         for kind, counts in nibbles(program, number, seeds).items()
-        if counts.sum() >= least and chi_square(counts) > NIBBLES_999999 and not program.opening(kind.split()[0])
+        if counts.sum() >= least
+        and chi_square(counts) > NIBBLES_999999
+        and not program.opening(kind.split()[0])
+        and not kind.startswith(program.ragged)
     ]
 
 
