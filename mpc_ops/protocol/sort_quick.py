@@ -17,9 +17,12 @@ from mpc_ops.protocol.shuffle import shuffle
 from mpc_ops.protocol.sort_keys import NUMBER, SortKey, numbered, sort_planes
 from mpc_ops.protocol.sort_plan import QuickPlan
 from mpc_ops.ring import RingArray
-from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes, to_planes
+from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, to_planes
 
-__all__ = ["NUMBER", "KeyWords", "quick_order", "quick_sort"]
+__all__ = ["LEVEL_BITS", "NUMBER", "KeyWords", "quick_order", "quick_sort"]
+
+LEVEL_BITS = 1 << 27
+"""Most bits of keys on one side of the comparisons of a block: messages of at most 16 MiB."""
 
 
 def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> Steps[Rows]:
@@ -45,8 +48,10 @@ def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> 
 def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
     """Return the public order of rows by keys that are all different and stand in a secret random order.
 
-    Rounds: for each level 1 + ceil(log2 w) and those of one opening.
-    Sent: for each level of m comparisons 8 ceil(m/64) (3 w - 2 - ceil(log2 w)) bytes per party, and one opening of one bit each.
+    Rounds: for each level 1 + ceil(log2 w) and those of one opening; levels of more than LEVEL_BITS / w comparisons are compared in
+        several blocks of so many, one after another, so that memory and messages stay bounded.
+    Sent: for each level of m comparisons 8 ceil(m/64) (3 w - 2 - ceil(log2 w)) bytes per party, and one opening of one bit each; for
+        several blocks m is each block's.
     Security: as `less` and `flow.open`.
     Leaks: the order of the rows that it is given, which says nothing if they were shuffled and no two keys are equal.
     """
@@ -55,19 +60,28 @@ def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
     # Planes are kept no longer than needed: a level's are several times as large as the rows.
     del key
     while (pairs := plan.pairs()) is not None:
-        circuit = less(*(words.planes(flow, side) for side in pairs))
+        bits = yield from _compared(flow, f"level{plan.levels}", words, *pairs)
         del pairs
-        bits = yield from evaluate(flow.stage, f"level{plan.levels}", [circuit])
-        (opened,) = yield from flow.open(bits)
-        plan.take(opened.astype(np.bool_))
+        opened = yield from flow.open(bits)
+        plan.take(np.concatenate(opened).astype(np.bool_))
     return plan.order
+
+
+def _compared(flow: Flow, step: str, words: KeyWords, left: RowIndex, right: RowIndex) -> Steps[list[BooleanPlanes]]:
+    """Return "left row's key < right row's key" in blocks of whole words."""
+    size = max(WORD_BITS, LEVEL_BITS // words.width // WORD_BITS * WORD_BITS)
+    bits: list[BooleanPlanes] = []
+    for start in range(0, len(left), size):
+        circuit = less(*(words.planes(flow, side[start : start + size]) for side in (left, right)))
+        bits += yield from evaluate(flow.stage, step if not start else f"{step}/{start}", [circuit])
+    return bits
 
 
 class KeyWords:
     """Both components of all keys row by row, so that any rows' planes are one gather and one transposition."""
 
     def __init__(self, key: BooleanPlanes) -> None:
-        self._width = key.width
+        self.width = key.width
         self._sides = [self._words(planes, key.count) for planes in (key.first, key.second)]
 
     @staticmethod
@@ -81,7 +95,7 @@ class KeyWords:
 
     def _taken(self, words: list[RingArray], index: NDArray[np.int64]) -> PlaneArray:
         parts = []
-        for low, column in zip(range(0, self._width, MAX_WIDTH), words, strict=True):
-            width = min(MAX_WIDTH, self._width - low)
+        for low, column in zip(range(0, self.width, MAX_WIDTH), words, strict=True):
+            width = min(MAX_WIDTH, self.width - low)
             parts.append(to_planes(np.take(column, index, mode="clip"), width))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -96,6 +96,24 @@ def test_quicksort_costs_what_its_docstring_says(security, count, pivots, nulls,
         assert out.rounds == [2 + nulls + len(levels) * (depth + 1) + 1] * 3
 
 
+@pytest.mark.parametrize("security", SECURITIES)
+def test_levels_of_many_comparisons_are_compared_in_blocks(security, monkeypatch):
+    rng, count, width = random.Random(4), 70, 20
+    keys = [rng.getrandbits(width) for _ in range(count)]
+    spec = {"key": (keys, width)}
+
+    def program(flow, rows):
+        return [(yield from sort(flow, rows, [SortKey("key")])).bits("key")]
+
+    values, whole = run_table(program, spec, security=security)
+    monkeypatch.setattr(sort_quick, "LEVEL_BITS", 64 * (width + 7))
+    again, blocks = run_table(program, spec, security=security)
+    assert values == again == [sorted(keys)]
+    # Blocks of 64 comparisons have the same gates and openings, in more rounds.
+    assert sent_by(whole, "level", "open") == sent_by(blocks, "level", "open")
+    assert blocks.rounds[0] > whole.rounds[0]
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8])
 def test_radix_costs_what_its_docstring_says(width):
     count = 70
