@@ -4,10 +4,11 @@ import random
 
 import pytest
 
+from mpc_ops.protocol.relational import domain_groups
 from mpc_ops.protocol.relational.groups import VALID, Aggregate, distinct, group_by
 from mpc_ops.protocol.relational.ordered import Key
 from tests.support.active import small_proofs
-from tests.support.relational import SECURITIES, plaintext, random_rows, refusal, run_table
+from tests.support.relational import SECURITIES, plaintext, random_rows, refusal, run_table, sent_by
 
 MOD = 1 << 64
 COUNTS = (0, 1, 2, 63, 64, 65, 130)
@@ -80,7 +81,7 @@ def test_keys_of_every_width_with_edge_values(width, security, monkeypatch):
 
     got, _ = run_table(program, spec, security=security)
     expected = [(key, keys.count(key) * (1 << 63) % MOD, 1) for key in sorted(set(keys))]
-    assert list(zip(*got, strict=True)) == padded(expected, 70, 3)
+    assert list(zip(*got, strict=True)) == padded(expected, min(70, 1 << width), 3)
 
 
 @pytest.mark.parametrize("security", SECURITIES)
@@ -140,3 +141,43 @@ def test_a_bound_below_one_is_refused():
     assert (
         refusal(lambda flow, table: distinct(flow, table, [Key("key")], bound=0), {"key": ([1], 2)}) == "ROWS_INVALID"
     )
+
+
+SUMS = [one for one in ALL if one.kind in {"count", "sum", "variance", "average"}]
+SUMS_SQL = """
+    SELECT ka, kc, count(*), count(amount), coalesce(sum(amount), 0), coalesce(sum(amount), 0),
+           coalesce(sum(amount * amount), 0), count(amount), sum(score), count(score)
+    FROM t {live} GROUP BY ka, kc ORDER BY ka NULLS FIRST, kc
+"""
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+@pytest.mark.parametrize("live", [None, "live"])
+@pytest.mark.parametrize(("count", "bound"), [(16, None), (70, None), (70, 3), (130, 16), (130, 99)])
+def test_tiny_keys_are_grouped_without_a_sort(count, bound, live, security, monkeypatch):
+    small_proofs(monkeypatch)
+    monkeypatch.setattr(domain_groups, "ROW_BYTES", 1000)
+    rng = random.Random(count)
+    spec = {**random_rows(count, rng), "kc": ([rng.randrange(2) for _ in range(count)], 1)}
+
+    def program(flow, table):
+        keys = [Key("ka", "ka_ok"), Key("kc")]
+        groups = yield from group_by(flow, table, keys, SUMS, live=live, bound=bound)
+        return [*groups.rows.columns.values(), groups.overflow]
+
+    got, out = run_table(program, spec, security=security)
+    assert sent_by(out, "dot-table") > 0
+    assert sent_by(out, "level", "merge") == 0
+    (overflow,) = got.pop()
+    plain = plaintext(spec, SUMS_SQL.format(live="WHERE live = 1" if live else ""))
+    rows = min(bound or 16, 16)
+    assert overflow == (len(plain) > rows)
+    expected = [(row[0] or 0, int(row[0] is not None), *(value % MOD for value in row[1:]), 1) for row in plain]
+    assert list(zip(*got, strict=True)) == padded(expected[:rows], rows, 12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "cheaper"), [(1 << 6, 7, False), (1 << 7, 7, True), (1 << 20, 7, True), (1 << 20, 9, False)]
+)
+def test_a_sort_is_spared_for_few_bits_and_many_rows(rows, width, cheaper):
+    assert domain_groups.domain_is_cheaper(rows, width, 1, marked=False) == cheaper

@@ -20,7 +20,9 @@ from mpc_ops.protocol.compare import flip_sign
 from mpc_ops.protocol.convert import bits_to_ring, values_to_ring
 from mpc_ops.protocol.flow import Flow
 from mpc_ops.protocol.party import Steps, together
+from mpc_ops.protocol.relational.domain_groups import domain_groups, domain_is_cheaper
 from mpc_ops.protocol.relational.ordered import (
+    VALID,
     Key,
     KeyPlanes,
     blank_rows,
@@ -46,9 +48,6 @@ from mpc_ops.protocol.sort import SortKey, sort
 from mpc_ops.protocol.stage import ComputeStage
 
 __all__ = ["VALID", "Aggregate", "Groups", "Summand", "distinct", "group_by", "summands"]
-
-VALID = "valid"
-"""The column of a result that says whether a row is one; rows without are all 0."""
 
 Kind: TypeAlias = Literal["count", "sum", "average", "variance", "min", "max", "distinct_count"]
 _SUMS = frozenset({"sum", "average", "variance"})
@@ -91,7 +90,8 @@ class Groups:
     """A table of groups in ascending order of keys, NULLs first.
 
     Attributes:
-        rows: key columns, the aggregates' columns and VALID; min(n, bound) rows. The groups come first, then rows of zeros.
+        rows: key columns, the aggregates' columns and VALID; min(n, bound) rows, or fewer if there cannot be more groups. The groups
+            come first, then rows of zeros.
         overflow: one bit: there are more groups than the bound. 0 without a bound.
     """
 
@@ -122,6 +122,9 @@ def group_by(
         bound: public bound on the number of groups; further groups are cut and `overflow` is 1.
         pivots: as in `sort`.
 
+    Keys of few bits in a table of at least 2^K rows, with counts, sums, averages and variances only, take no sort if that is cheaper
+    (`domain_is_cheaper`): preparation, and then rounds and bytes are those of `domain_groups`. Otherwise:
+
     Rounds: preparation 0 to 4 (NULLs of keys 1, bits to the ring 2, NULLs of amounts 1, squares 1); then for the pass with the sums,
         and one more pass for each further column that min, max or distinct_count needs: NULLs of that column 1 (with `live` 2), the
         sort, ceil(log2 W) for the boundaries (W = K, 1 more with `live`; with a distinct count of O bits K + O and 1 more for
@@ -141,6 +144,11 @@ def group_by(
     key = yield from key_planes(flow.stage, rows, keys)
     alive = None if live is None else one_bit(rows, live)
     sums = yield from summands(flow.stage, rows, plan.sums)
+    summed = [None if one == Summand() else sums[one] for one in plan.sums]
+    given = len([one for one in summed if one is not None])
+    if plan.orders == (None,) and domain_is_cheaper(rows.count, key.planes.width, given, marked=live is not None):
+        found = yield from domain_groups(flow, key.planes, alive, summed, bound)
+        return _assembled([Groups(*found)], key, plan, aggregates)
     tables: list[Groups] = []
     for place, order in enumerate(plan.orders):
         one = _Pass(key, alive, order, tuple(sums.items()) if place == 0 else (), bound)

@@ -49,6 +49,7 @@ from mpc_ops.ring.planes import public_planes
 
 __all__ = [
     "COPY_LIMIT",
+    "VALID",
     "Key",
     "KeyPlanes",
     "blank_rows",
@@ -63,6 +64,8 @@ __all__ = [
     "spread_by_shuffle",
 ]
 
+VALID = "valid"
+"""The column of a result that says whether a row is one."""
 COPY_LIMIT = 400
 """Bits times doublings up to which copying sends less than two shuffles of the rows."""
 _ROW, _HEAD = "(spread row)", "(head)"
