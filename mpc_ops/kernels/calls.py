@@ -24,7 +24,7 @@ try:
     ffi, lib = _compiled.ffi, _compiled.lib
 except ImportError:  # not built, built for another machine, or without cffi's run-time module
     ffi = lib = None
-_VERSION = 4
+_VERSION = 5
 if lib is not None and (not hasattr(lib, "cm_version") or lib.cm_version() != _VERSION):  # built from other sources
     ffi = lib = None
 
@@ -49,6 +49,7 @@ __all__ = [
     "ring_carries",
     "ring_fold",
     "ring_fold_first",
+    "ring_lefts",
     "ring_matrix",
     "ring_matrix_first",
     "ring_products",
@@ -365,16 +366,28 @@ def ring_bilinear(a: Pair, matrix: Pair, b: Pair) -> Pair:
 
 
 def ring_products(x: Pair, y: Pair, masks: Pair) -> Pair:
-    """Return x0 y0 and x0 (y0 + y1) + x1 y0 + r0 - r1 mod 2^64."""
+    """Return z = x0 (y0 + y1) + x1 y0 + r0 - r1 and l = x0 y0 + r0 - z mod 2^64."""
     size = len(x[0])
-    own, z = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
-    inputs, to_own, to_z = _inputs(size, *x, *y, *masks), _output(size, own), _output(size, z)
+    left, z = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
+    inputs, to_left, to_z = _inputs(size, *x, *y, *masks), _output(size, left), _output(size, z)
 
     def work(_: int, start: int, stop: int) -> None:
-        lib.cm_ring_products(*(vector + start for vector in inputs), stop - start, to_own + start, to_z + start)
+        lib.cm_ring_products(*(vector + start for vector in inputs), stop - start, to_left + start, to_z + start)
 
     _each(size, 1, work)
-    return own, z
+    return z, left
+
+
+def ring_lefts(x: Words, y: Words, r: Words, z: Words) -> Words:
+    """Return l = x y + r - z mod 2^64."""
+    out = np.empty(len(x), dtype=np.uint64)
+    inputs, place = _inputs(len(x), x, y, r, z), _output(len(x), out)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_ring_lefts(*(vector + start for vector in inputs), stop - start, place + start)
+
+    _each(len(x), 1, work)
+    return out
 
 
 # ---------------------------------------------------------------------------------------------------------- bit-planes

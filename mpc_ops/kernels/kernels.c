@@ -59,7 +59,7 @@ static int supported(void) { return 0; }
 #define UNROLL _Pragma("GCC unroll 8")
 #define ARGS(...) __VA_ARGS__
 
-int cm_version(void) { return 4; }
+int cm_version(void) { return 5; }
 
 static int limit = 2;
 int cm_level(void) {
@@ -497,14 +497,18 @@ void cm_ring_bilinear(const u64 *a, const u64 *m, const u64 *b, i64 rows, i64 co
     put(out, out + 1, 0, sum);
 }
 
-/* own = x0 y0, z = x0 (y0 + y1) + x1 y0 + r0 - r1 */
-void cm_ring_products(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0,
-                                  const u64 *r1, i64 size, u64 *own, u64 *z) {
+/* z = x0 (y0 + y1) + x1 y0 + r0 - r1, and l = x0 y0 + r0 - z */
+void cm_ring_products(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0, const u64 *r1, i64 size,
+                      u64 *l, u64 *z) {
     for (i64 k = 0; k < size; k++) {
-        u64 both = x0[k] * y0[k];
-        own[k] = both;
-        z[k] = both + x0[k] * y1[k] + x1[k] * y0[k] + r0[k] - r1[k];
+        u64 rest = r1[k] - x0[k] * y1[k] - x1[k] * y0[k];
+        l[k] = rest;
+        z[k] = x0[k] * y0[k] + r0[k] - rest;
     }
+}
+/* l = x y + r - z */
+void cm_ring_lefts(const u64 *x, const u64 *y, const u64 *r, const u64 *z, i64 size, u64 *l) {
+    for (i64 k = 0; k < size; k++) l[k] = x[k] * y[k] + r[k] - z[k];
 }
 
 /* ------------------------------------------------------------------------------------------------------ bit-planes */

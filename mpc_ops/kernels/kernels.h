@@ -40,7 +40,8 @@ void cm_ring_fold(const uint64_t *ul, const uint64_t *uh, int64_t size, int lane
                   uint64_t *low, uint64_t *high);
 void cm_ring_bilinear(const uint64_t *a, const uint64_t *m, const uint64_t *b, int64_t rows, int64_t columns, uint64_t *out);
 void cm_ring_products(const uint64_t *x0, const uint64_t *x1, const uint64_t *y0, const uint64_t *y1, const uint64_t *r0,
-                      const uint64_t *r1, int64_t size, uint64_t *own, uint64_t *z);
+                      const uint64_t *r1, int64_t size, uint64_t *l, uint64_t *z);
+void cm_ring_lefts(const uint64_t *x, const uint64_t *y, const uint64_t *r, const uint64_t *z, int64_t size, uint64_t *l);
 
 /* Bit-planes: `values` of 64-bit words to and from planes of `stride` words; planes from `width` on are zero. */
 void cm_to_planes(const uint64_t *values, int64_t count, int width, int64_t stride, uint64_t *planes);

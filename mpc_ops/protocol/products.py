@@ -234,20 +234,11 @@ def _dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64] | None) -> St
     if outputs == 0:
         return replace(x, first=x.first[:0].copy(), second=x.second[:0].copy())
     r_own, r_next = stage.streams("ring-products", outputs)
-    if ends is None and compiled():
-        factors = (x.first, x.second), (y.first, y.second)
-        own_squares, z_own = calls.ring_products(*factors, (r_own, r_next))
-    else:
-        own_squares = _products(x.first, y.first, ends)
-        z_own = _cross_products(x, y, ends)
-        z_own += own_squares
-        z_own += r_own
-        z_own -= r_next
+    z_own, l_own = _messages(x, y, (r_own, r_next), ends)
     inbound = yield from stage.exchange("ring-products", to_prev=as_body(z_own), expect_next=outputs * LANE_BYTES)
     z_next = from_body(inbound.from_next, outputs)
     if isinstance(stage, ActiveStage):
-        l_own = own_squares + r_own - z_own
-        l_next = _products(x.second, y.second, ends) + r_next - z_next
+        l_next = _lefts(x.second, y.second, r_next, z_next, ends)
         ends = np.arange(1, outputs + 1, dtype=np.int64) if ends is None else ends
         stage.log(RingGateLog).append(
             RingBatch(
@@ -256,6 +247,26 @@ def _dots(stage: ComputeStage, x: R, y: R, ends: NDArray[np.int64] | None) -> St
         )
         yield from stage.settle()
     return replace(x, first=z_own, second=z_next)
+
+
+def _messages(
+    x: RingVector, y: RingVector, masks: tuple[RingArray, RingArray], ends: NDArray[np.int64] | None
+) -> tuple[RingArray, RingArray]:
+    """Return z_i, and l of it as the own proof needs it."""
+    if ends is None and compiled():
+        return calls.ring_products((x.first, x.second), (y.first, y.second), masks)
+    rest = masks[1] - _cross_products(x, y, ends)
+    z = _products(x.first, y.first, ends)
+    z += masks[0]
+    z -= rest
+    return z, rest
+
+
+def _lefts(x: RingArray, y: RingArray, r: RingArray, z: RingArray, ends: NDArray[np.int64] | None) -> RingArray:
+    """Return l = x y + r - z of each output."""
+    if ends is None and compiled():
+        return calls.ring_lefts(x, y, r, z)
+    return _products(x, y, ends) + r - z
 
 
 def _check_factors(x: RingVector, y: RingVector, outputs: int) -> None:

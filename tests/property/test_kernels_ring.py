@@ -81,9 +81,10 @@ def test_the_last_level(rows: int, kind: str) -> None:
 def test_products_and_their_messages(size: int) -> None:
     generator = np.random.default_rng(size)
     x0, x1, y0, y1, r0, r1 = (words(generator, size, "random") for _ in range(6))
-    own, z = calls.ring_products((x0, x1), (y0, y1), (r0, r1))
-    assert np.array_equal(own, x0 * y0)
+    z, left = calls.ring_products((x0, x1), (y0, y1), (r0, r1))
     assert np.array_equal(z, x0 * y0 + x0 * y1 + x1 * y0 + r0 - r1)
+    assert np.array_equal(left, x0 * y0 + r0 - z)
+    assert np.array_equal(calls.ring_lefts(x1, y1, r1, z), x1 * y1 + r1 - z)
 
 
 W = np.zeros(64, dtype=np.uint64)
@@ -101,6 +102,7 @@ BAD_CALLS = {
     "many coefficients": lambda: calls.ring_fold((W, W), (np.zeros(65, np.uint64), np.zeros(65, np.uint64))),
     "matrix of another shape": lambda: calls.ring_bilinear((W, W), (W.reshape(8, 8), W.reshape(8, 8)), (W, W)),
     "masks differ": lambda: calls.ring_products((W, W), (W, W), (W, W[:1].copy())),
+    "lefts differ": lambda: calls.ring_lefts(W, W, W, W[:1].copy()),
     "claims differ": lambda: calls.ring_weighted(W, W, W[:1].copy(), minus=True),
 }
 
