@@ -13,6 +13,7 @@ from tests.benchmarks.engine_peers.environment import MPYC, SPU, PeersMissing, p
 from tests.benchmarks.engine_peers.figures import MP_SPDZ
 from tests.benchmarks.engine_peers.figures import SPU as SPU_TARGETS
 from tests.benchmarks.engine_peers.peers import Mpyc, Spu
+from tests.benchmarks.engine_peers.table import rows
 
 FAKE = """#!{python}
 import sys
@@ -59,7 +60,9 @@ def test_a_missing_peer_is_said_and_the_other_is_used(tmp_path, capsys, said, wh
 
 def test_without_any_peer_the_reason_is_given(tmp_path):
     folder = fake(tmp_path, {}, {SPU: "NewConnectionError", MPYC: "NewConnectionError"})
-    with pytest.raises(PeersMissing, match=r"spu==0\.9\.5: the package index cannot be reached; mpyc==0\.11: the package"):
+    with pytest.raises(
+        PeersMissing, match=r"spu==0\.9\.5: the package index cannot be reached; mpyc==0\.11: the package"
+    ):
         prepare(folder)
 
 
@@ -82,3 +85,22 @@ def test_a_line_is_the_median_of_the_repeats_and_the_peak_of_the_first():
         "workload": "W4", "n": 10, "key_bits": 32, "security": "active", "backend": "numpy", "seconds": 3.0,
         "bytes_per_party": 100, "rounds": 3, "peak_mb": 50.0,
     }  # fmt: skip
+
+
+def test_the_table_has_ratios_where_there_is_a_figure_of_that_size():
+    line = {"workload": "W4", "key_bits": 32, "n": 100_000, "backend": "compiled", "rounds": 7, "peak_mb": 99.6,
+            "seconds": 0.459, "bytes_per_party": 33_500_000, "security": "passive"}  # fmt: skip
+    lines = [
+        line,
+        {**line, "security": "active", "seconds": 2.5},
+        {**line, "key_bits": 64, "security": "active"},
+        {**line, "workload": "W1", "key_bits": 64},
+        {**line, "backend": "numpy"},
+        {**line, "link": "80ms:300mbit"},
+    ]
+    assert rows(lines[:1] + lines[1:5], "compiled") == [
+        "| W4, 32-bit | passive | 0.459 | 0.10 (≤ 0.2) | 33.50 | 0.10 (≤ 0.25) | 7 | 100 |",
+        "| W4, 32-bit | active | 2.500 | 0.10 (≤ 0.1) | 33.50 | 0.03 (≤ 0.1) | 7 | 100 |",
+        "| W4, 64-bit | active | 0.459 | – | 33.50 | – | 7 | 100 |",
+    ]
+    assert rows(lines[5:], "compiled") == []

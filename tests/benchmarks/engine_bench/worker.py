@@ -41,10 +41,11 @@ from mpc_ops.transport.datalink import DataTimings
 from mpc_ops.transport.datamesh import DataListener, DataMesh, MeshTerms, open_mesh
 from mpc_ops.transport.peers import LinkIdentity, PeerEndpoint
 from mpc_ops.transport.profile import parse_profile
-from tests.benchmarks.engine_bench.workloads import components, lookup, share_of
+from tests.benchmarks.engine_bench.workloads import FEWER_ROUNDS, Pivots, components, lookup, share_of
 
 CLUSTER = "bench"
 RUN_S = 1800.0
+SLOW_RTT_S = 0.01
 
 
 @lru_cache(maxsize=1)
@@ -94,6 +95,9 @@ class Worker:
         self.party_keys: PartyKeys | None = None
 
     def connect(self, ports: list[int], sid: str, link: str | None) -> None:
+        profile = parse_profile(link) if link else None
+        if profile and profile.rtt_s >= SLOW_RTT_S:
+            Pivots.number = FEWER_ROUNDS
         endpoints = {
             member: PeerEndpoint("127.0.0.1", ports[place], self.position < place, self.pins[member])
             for place, member in enumerate(self.members)
@@ -105,7 +109,7 @@ class Worker:
         )  # fmt: skip
         self.mesh, keys = open_mesh(
             self.identity, self.signer, terms, self.listener, endpoints,
-            timings=DataTimings(connect_s=30), profile=parse_profile(link) if link else None,
+            timings=DataTimings(connect_s=30), profile=profile,
         )  # fmt: skip
         self.party_keys = PartyKeys(keys[(self.position - 1) % 3], keys[(self.position + 1) % 3])
 

@@ -29,7 +29,7 @@ from mpc_ops.protocol.sort import SortKey, sort
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import tail_mask, to_planes
 
-__all__ = ["WORKLOADS", "Column", "Workload", "lookup", "share_of"]
+__all__ = ["FEWER_ROUNDS", "WORKLOADS", "Column", "Pivots", "Workload", "components", "lookup", "share_of"]
 
 Plain = Mapping[str, RingArray]
 Shares = Mapping[str, Any]
@@ -163,6 +163,8 @@ def equal_and_count(flow: Flow, shares: Shares) -> Steps[Answer]:
 
 # ------------------------------------------------------------------------------- W4 to W6: the relational operations
 
+FEWER_ROUNDS = 7
+"""Pivots of sorts over a slow link: more comparisons, half the rounds. All three parties use the same number."""
 _GROUPS = 100
 _SIGNED_BITS = 62
 """Keys of 64-bit columns stay below 2^62, because peers compare signed values by the sign of a difference."""
@@ -175,8 +177,14 @@ def _keys(bits: int) -> Callable[[int, np.random.Generator], dict[str, Column]]:
     return columns
 
 
+class Pivots:
+    """Pivots that sorts of this process take."""
+
+    number = 1
+
+
 def sort_keys(flow: Flow, shares: Shares) -> Steps[Answer]:
-    ordered = yield from sort(flow, Rows({"key": shares["key"]}), [SortKey("key")])
+    ordered = yield from sort(flow, Rows({"key": shares["key"]}), [SortKey("key")], pivots=Pivots.number)
     result = yield from flow.open([ordered.bits("key")])
     return result
 
@@ -205,7 +213,7 @@ def _unique_sets(bits: int) -> Callable[[int, np.random.Generator], dict[str, Co
 
 def count_common(flow: Flow, shares: Shares) -> Steps[Answer]:
     both = Rows({"key": stack_columns([shares["a"], shares["b"]])})
-    ordered = yield from sort(flow, both, [SortKey("key")])
+    ordered = yield from sort(flow, both, [SortKey("key")], pivots=Pivots.number)
 
     def circuit() -> Circuit[BooleanPlanes, BooleanPlanes]:
         same = yield from same_as_next(ordered.bits("key"))
@@ -232,7 +240,9 @@ def sum_by_tiny_key(flow: Flow, shares: Shares) -> Steps[Answer]:
 
 
 def sum_by_key(flow: Flow, shares: Shares) -> Steps[Answer]:
-    groups = yield from group_by(flow, Rows(shares), [Key("key")], [Aggregate("total", "sum", "value")], bound=_GROUPS)
+    groups = yield from group_by(
+        flow, Rows(shares), [Key("key")], [Aggregate("total", "sum", "value")], bound=_GROUPS, pivots=Pivots.number
+    )
     result = yield from flow.open([groups.rows.bits("key"), groups.rows.ring("total")])
     return result
 
