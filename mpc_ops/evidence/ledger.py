@@ -15,7 +15,8 @@ What a writer must know:
 * The frames of an attempt's stage, of which there may be thousands, are one line per link and direction: `frames_sent` and
   `frames_received`, written together with the end of the attempt. `frames` is their number, `bytes` the length of all
   ciphertexts (the bodies and 16 bytes a frame), `digest` the SHA-256 over their SHA-256 digests in the order of sending. In
-  the attempt that was committed both ends say the same; of one that was given up, a part may have been under way.
+  the attempt that was committed both ends say the same; of one that was given up, a part may have been under way. What the
+  link itself says (confirmations of frames, keep-alives) is not logged: it holds counters only.
 * A part that comes before its run exists has `run` None and `ref` = digest of the filing. A notice that travels inside a
   frame has `bytes` 0 in its `notice_*` entry (the frame's entry counts); one that travels by itself (HTTPS, SFTP) has
   its own length.
