@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import TypeVar
 
 from mpc_ops.envelope.dsse import MAX_ENVELOPE_BYTES, Envelope
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey, Purpose
-from mpc_ops.envelope.schema import decode, encode
+from mpc_ops.envelope.schema import decode, encode, to_plain
 from mpc_ops.errors import ConfigError, EvidenceError
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.ids import NoticeDigest, RunId
@@ -32,6 +33,8 @@ __all__ = ["SignedNotice", "parse_notice", "run_id_of", "sign_notice", "utc_text
 
 T = TypeVar("T")
 _TYPE = "application/vnd.comity.{}+json"
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?")
+_YEARS = range(1970, 3000)
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,28 @@ def parse_notice(data: bytes) -> SignedNotice:
     for kind, model in NOTICE_KINDS.items():
         if envelope.payload_type == _TYPE.format(kind):
             notice: Notice = decode(envelope.payload, model, what=f"{kind} notice")  # type: ignore[assignment]
+            _check_dates(to_plain(notice), kind)
             return SignedNotice(notice, envelope)
     raise ConfigError("NOTICE_KIND", "not a kind of notice that this version knows", got=envelope.payload_type[:80])
+
+
+def _check_dates(value: object, kind: str) -> None:
+    """Refuse moments and dates that no calendar has, or that nobody means: whoever reads the notice computes with them."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _check_dates(item, kind)
+    elif isinstance(value, list):
+        for item in value:
+            _check_dates(item, kind)
+    elif isinstance(value, str) and _DATED.fullmatch(value):
+        try:
+            meant = date.fromisoformat(value[:10]).year in _YEARS
+            if len(value) > len("YYYY-MM-DD"):
+                time.fromisoformat(value[11:19])
+        except ValueError:
+            meant = False
+        if not meant:
+            raise ConfigError("SCHEMA_INVALID", f"{kind} notice names a date that there is not", ids={"kind": kind})
 
 
 def _keys_for(notice: Notice, federation: Federation) -> tuple[dict[str, IdentityPublicKey], int]:

@@ -10,11 +10,13 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from local_stores.config import StoreConfig
 from local_stores.receive.client import _said
@@ -22,13 +24,13 @@ from mpc_ops.engine.frames import FrameInlet, FrameOutlet, LinkPlace, Place
 from mpc_ops.envelope.canonical import parse_canonical
 from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import IdentityPublicKey, Purpose
-from mpc_ops.envelope.schema import decode, encode
+from mpc_ops.envelope.schema import decode, encode, to_plain
 from mpc_ops.envelope.sealing import SealingPublicKey
 from mpc_ops.errors import ConfigError
 from mpc_ops.evidence.bundle import make_bundle, read_bundle
 from mpc_ops.evidence.verify import verify_pack
 from mpc_ops.federation.model import FederationTerms
-from mpc_ops.notices.signed import parse_notice, sign_notice
+from mpc_ops.notices.signed import parse_notice, sign_notice, verify_notice
 from mpc_ops.plan.checks import read_plan
 from mpc_ops.plan.model import load_plan
 from mpc_ops.protocol import (
@@ -42,6 +44,7 @@ from mpc_ops.protocol import (
 )
 from mpc_ops.randomness import FrameAddress, FrameOpener, FrameSealer, Initiator, Responder
 from mpc_ops.randomness.agreement import Confirmation, End, Offer, Reply
+from mpc_ops.server.context import moment
 from mpc_ops.server.sync import (
     BundleCopy,
     BundleWant,
@@ -219,6 +222,14 @@ def documents(root: Path) -> list[Target]:
     box = key.public.seal(b"secret", b"info")
     bundle = make_bundle(run.run, [notice.envelope for notice in run.notices[:6]], [], [])
 
+    def notice(data: bytes) -> None:
+        """What a dishonest party signs: every moment that gets through can be computed with, as operators do."""
+        envelope = Envelope.sign(notices[0].envelope.payload_type, data, made.keys["group-controlling"], Purpose.NOTICE)
+        plain = to_plain(verify_notice(parse_notice(envelope.to_bytes()), made.federation).notice)
+        for value in plain.values():
+            if isinstance(value, str) and len(value) == len("2026-01-01T00:00:00Z") and value.endswith("Z"):
+                assert moment(value) + timedelta(days=3650) > moment("1970-01-01T00:00:00Z")
+
     def text(data: bytes) -> str:
         try:
             return data.decode("utf-8")
@@ -229,6 +240,7 @@ def documents(root: Path) -> list[Target]:
         Target("canonical JSON", parse_canonical, [terms, b'{"a":[1,null,"x"]}', encode(plan)]),
         Target("envelope", Envelope.parse, signed[:4]),
         Target("notice", parse_notice, signed),
+        Target("signed release", notice, [notices[0].envelope.payload]),
         Target("plan", load_plan, [encode(plan)]),
         Target("plan in its federation", lambda data: read_plan(data, made.federation), [encode(plan)]),
         Target(
@@ -310,7 +322,7 @@ BYTES = (
     "crossing frame", "result part",
 )  # fmt: skip
 DOCUMENTS = (
-    "canonical JSON", "envelope", "notice", "plan", "plan in its federation", "federation terms", "evidence bundle",
+    "canonical JSON", "envelope", "notice", "signed release", "plan", "plan in its federation", "federation terms", "evidence bundle",
     "identity key", "sealing key", "sealed box", "error of an operator's server",
 )  # fmt: skip
 PACKS = ("file of a pack", "notice in a pack")
@@ -358,3 +370,13 @@ def test_files_of_an_owner(name: str, tmp_path: Path) -> None:
     made = {target.name: target for target in files_of_an_owner(tmp_path)}
     assert set(made) == set(FILES)
     fuzz(made[name], runs=200, seconds=SECONDS, seed=SEED)
+
+
+def test_a_signed_moment_that_no_calendar_has_is_refused(tmp_path: Path) -> None:
+    """Operators compute deadlines from what others signed; such a moment would stop them."""
+    made = make_federation(tmp_path, SMALL)
+    close, key = sample_notices(made)["manifest"]
+    for text in ("2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01T24:00:00Z", "9999-12-31T23:59:59Z"):
+        signed = sign_notice(replace_struct(close, created_at=text), key)
+        with pytest.raises(ConfigError, match="SCHEMA_INVALID"):
+            parse_notice(signed.envelope.to_bytes())
