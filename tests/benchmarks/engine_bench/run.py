@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -133,6 +134,7 @@ def selected(only: str) -> list[str]:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped
     try:
         chosen = options()
         lines, details = measure(

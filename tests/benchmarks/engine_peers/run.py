@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -105,6 +106,7 @@ def measure(chosen: argparse.Namespace, python: Path, missing: dict[str, str]) -
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all parties are stopped
     parser = argparse.ArgumentParser(prog="make bench-peers")
     parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, for example W1,W2")
     parser.add_argument("--repeat", type=int, default=5)
