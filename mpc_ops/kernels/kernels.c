@@ -145,7 +145,8 @@ INLINE v8 error_bits(const u64 *x, const u64 *y, const u64 *e, v8 xp, v8 yp, v8 
 }
 /* Wrong bits of lanes a, b with a - b = d, added to wrong[d + 63]. Wide: tiles of 4 x 4 lanes along a diagonal of tiles,
    so that 7 sums and 12 operands stay in registers. */
-INLINE void cross_tiles(const u64 *x, const u64 *y, const u64 *e, const u64 *xp, const u64 *yp, const u64 *ep, u64 *wrong) {
+INLINE void cross_tiles(const u64 *x, const u64 *y, const u64 *e, const u64 *xp, const u64 *yp, const u64 *ep,
+                        u64 *wrong) {
     for (int tile = -(LANES / 4 - 1); tile < LANES / 4; tile++) {
         v8 sums[7] = {{0}};
         for (int i = tile > 0 ? tile : 0; i < LANES / 4 && i - tile < LANES / 4; i++) {
@@ -165,8 +166,8 @@ INLINE void cross_tiles(const u64 *x, const u64 *y, const u64 *e, const u64 *xp,
             for (int q = 0; q < SLOTS; q++) wrong[4 * tile + k - 3 + LANES - 1] += sums[k][q];
     }
 }
-INLINE void cross_pairs(int level, const u64 *x, const u64 *y, const u64 *e, const u64 *xp, const u64 *yp, const u64 *ep,
-                        u64 *wrong) {
+INLINE void cross_pairs(int level, const u64 *x, const u64 *y, const u64 *e, const u64 *xp, const u64 *yp,
+                        const u64 *ep, u64 *wrong) {
     for (int a = 0; a < LANES; a++)
         for (int b = 0; b < LANES; b++) {
             u64 sum = 0;
@@ -230,8 +231,8 @@ INLINE v8 picked(const v8 tables[16][2], v8 w) {
     for (int n = 0; n < 16; n++) sums[n >> 3] += __builtin_shuffle(tables[n][0], tables[n][1], w >> (4 * n));
     return fold8(fold8(sums[0]) + fold8(sums[1]));
 }
-INLINE void fold_shuffles(const v8 *tx, const v8 *ty, const v8 *te, const v8 tables[16][2], u64 all, int right, i64 stride,
-                          u64 *out) {
+INLINE void fold_shuffles(const v8 *tx, const v8 *ty, const v8 *te, const v8 tables[16][2], u64 all, int right,
+                          i64 stride, u64 *out) {
     for (int b = 0; b < 64; b++) {
         v8 X = tx[b], Y = ty[b], E = te[b], XY = X & Y, s[4];
         s[0] = reduce8(all + ((2 * P61 - picked(tables, E)) << 1));
@@ -278,8 +279,8 @@ VARIANTS(cm_and_fold,
          (const u64 *x, const u64 *y, const u64 *e, i64 words, const u64 *coefficients, int right, i64 stride, u64 *out),
          ARGS(x, y, e, words, coefficients, right, stride, out))
 
-void cm_and_words(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0,
-                              const u64 *r1, i64 words, u64 *z) {
+void cm_and_words(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0, const u64 *r1, i64 words,
+                  u64 *z) {
     for (i64 k = 0; k < words; k++) z[k] = (x0[k] & (y0[k] ^ y1[k])) ^ (x1[k] & y0[k]) ^ r0[k] ^ r1[k];
 }
 
@@ -370,8 +371,8 @@ INLINE u128 wide_of(u64 low, u64 high) { return (u128)high << 64 | low; }
 INLINE void put(u64 *low, u64 *high, i64 at, u128 value) { low[at] = (u64)value; high[at] = (u64)(value >> 64); }
 
 /* High words of w_j = sum over the terms of output j of (x0 y1 + y0 x1) + l_j - r_j mod 2^128. */
-void cm_ring_carries(const u64 *x0, const u64 *y0, const u64 *x1, const u64 *y1, const i64 *ends, const u64 *l, const u64 *r,
-                     i64 begin, i64 outputs, u64 *q) {
+void cm_ring_carries(const u64 *x0, const u64 *y0, const u64 *x1, const u64 *y1, const i64 *ends, const u64 *l,
+                     const u64 *r, i64 begin, i64 outputs, u64 *q) {
     for (i64 j = 0, t = begin; j < outputs; j++) {
         u128 w = (u128)l[j] - r[j];
         for (; t < ends[j]; t++) w += (u128)x0[t] * y1[t] + (u128)y0[t] * x1[t];
@@ -394,8 +395,8 @@ INLINE void add_matrix(const u128 *sums, int lanes, u64 *out) {
     for (int k = 0; k < lanes * lanes; k++) put(out, out + lanes * lanes, k, wide_of(out[k], out[lanes * lanes + k]) + sums[k]);
 }
 /* The weighted words c x are exact products, low and high: their high words meet the other side in 64 bits only. */
-void cm_ring_matrix_first(const u64 *x, const u64 *y, const u64 *c, const u64 *yp, const u64 *xp,
-                                      i64 terms, u64 *out) {
+void cm_ring_matrix_first(const u64 *x, const u64 *y, const u64 *c, const u64 *yp, const u64 *xp, i64 terms,
+                          u64 *out) {
     u128 sums[64] = {0};
     u64 room[5][64], xl[64], xh[64], yl[64], yh[64];
     for (i64 o = 0; o < terms; o += 64) {
@@ -440,8 +441,8 @@ INLINE void ring_fold_first_blocks(int weighted, const u64 *x, const u64 *y, con
         }
     }
 }
-void cm_ring_fold_first(const u64 *x, const u64 *y, const u64 *c, i64 terms, const u64 *coefficients,
-                                    u64 *low, u64 *high) {
+void cm_ring_fold_first(const u64 *x, const u64 *y, const u64 *c, i64 terms, const u64 *coefficients, u64 *low,
+                        u64 *high) {
     if (c) ring_fold_first_blocks(1, x, y, c, terms, coefficients, low, high);
     else ring_fold_first_blocks(0, x, y, c, terms, coefficients, low, high);
 }
@@ -457,8 +458,7 @@ INLINE void ring_matrix_block(int lanes, const u64 *ul, const u64 *uh, const u64
             sums[lanes * a + b] += sum + ((u128)high << 64);
         }
 }
-void cm_ring_matrix(const u64 *ul, const u64 *uh, const u64 *vl, const u64 *vh, i64 size, int lanes,
-                                u64 *out) {
+void cm_ring_matrix(const u64 *ul, const u64 *uh, const u64 *vl, const u64 *vh, i64 size, int lanes, u64 *out) {
     u128 sums[LANES * LANES];
     u64 room[4][BLOCK];
     memset(sums, 0, sizeof *sums * (size_t)(lanes * lanes));
@@ -471,8 +471,7 @@ void cm_ring_matrix(const u64 *ul, const u64 *uh, const u64 *vl, const u64 *vh, 
     add_matrix(sums, lanes, out);
 }
 
-void cm_ring_fold(const u64 *ul, const u64 *uh, i64 size, int lanes, const u64 *coefficients,
-                              u64 *low, u64 *high) {
+void cm_ring_fold(const u64 *ul, const u64 *uh, i64 size, int lanes, const u64 *coefficients, u64 *low, u64 *high) {
     u64 room[2][BLOCK];
     for (i64 o = 0, at = 0, block = lanes * SLOTS; o < size; o += block, at += SLOTS) {
         const u64 *l = whole(ul, o, size, block, room[0]), *h = whole(uh, o, size, block, room[1]);
@@ -498,8 +497,8 @@ void cm_ring_bilinear(const u64 *a, const u64 *m, const u64 *b, i64 rows, i64 co
 }
 
 /* z = x0 (y0 + y1) + x1 y0 + r0 - r1, and l = x0 y0 + r0 - z */
-void cm_ring_products(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0, const u64 *r1, i64 size,
-                      u64 *l, u64 *z) {
+void cm_ring_products(const u64 *x0, const u64 *x1, const u64 *y0, const u64 *y1, const u64 *r0, const u64 *r1,
+                      i64 size, u64 *l, u64 *z) {
     for (i64 k = 0; k < size; k++) {
         u64 rest = r1[k] - x0[k] * y1[k] - x1[k] * y0[k];
         l[k] = rest;
