@@ -17,12 +17,16 @@ from mpc_ops.protocol.boolean import evaluate
 from mpc_ops.protocol.compare import arithmetic_bits
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.products import dots, multiply, segment_sums, times_public
+from mpc_ops.protocol.rows import aligned_blocks, cut_block
 from mpc_ops.protocol.shares import BooleanPlanes, R, RingVector, check_boolean, check_ring_share, ring_of
 from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import PlaneArray, from_planes
 
 __all__ = ["bits_to_ring", "inject", "inject_sums", "planes_to_ring", "ring_to_bits", "values_to_ring"]
+
+
+_BLOCK_BITS = 1 << 22
 
 
 def _flat_bits(planes: PlaneArray, count: int) -> RingArray:
@@ -97,8 +101,21 @@ def values_to_ring(stage: ComputeStage, values: BooleanPlanes, *, signed: bool =
         values: n values of 1 to 64 bits.
         signed: the highest bit counts -2^(w-1) instead of 2^(w-1) (two's complement).
 
-    Rounds: 2.  Sent: 16 w n bytes per party.  Security, errors: as `planes_to_ring`.  Leaks: n and w.
+    Rounds: 2 for each block of about 2^22 / w rows, so that memory stays bounded.  Sent: 16 w n bytes per party.
+    Security, errors: as `planes_to_ring`.  Leaks: n and w.
     """
+    check_boolean(stage, values)
+    parts: list[RingVector] = []
+    for rows in aligned_blocks(values.count, _BLOCK_BITS // max(1, values.width)):
+        part = yield from _block_to_ring(stage, cut_block(values, rows), signed=signed)
+        parts.append(part)
+    if len(parts) == 1:
+        return parts[0]
+    first, second = (np.concatenate([getattr(part, side) for part in parts]) for side in ("first", "second"))
+    return replace(parts[0], first=first, second=second)
+
+
+def _block_to_ring(stage: ComputeStage, values: BooleanPlanes, *, signed: bool) -> Steps[RingVector]:
     width, count = values.width, values.count
     flat = yield from planes_to_ring(stage, values)
     total = replace(flat, first=np.zeros(count, dtype=np.uint64), second=np.zeros(count, dtype=np.uint64))

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector
-from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes, to_planes, words_for
+from mpc_ops.protocol.shares import B, BooleanPlanes, RingVector
+from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, to_planes, words_for
 
-__all__ = ["Column", "Rows", "pick_planes", "pick_rows", "stack", "stack_columns"]
+__all__ = ["Column", "Rows", "aligned_blocks", "cut_block", "pick_planes", "pick_rows", "stack", "stack_columns"]
 
 Column: TypeAlias = BooleanPlanes | RingVector
 RowIndex: TypeAlias = NDArray[np.int64]
@@ -101,6 +101,19 @@ class Rows:
 
     def __repr__(self) -> str:
         return f"Rows({self.count} rows, {', '.join(self.names)}, <redacted>)"
+
+
+def aligned_blocks(count: int, rows: int) -> list[slice]:
+    """Return blocks of about `rows` rows that begin at a multiple of 64, so that planes are cut between words; at least one."""
+    size = max(WORD_BITS, rows // WORD_BITS * WORD_BITS)
+    return [slice(start, min(start + size, count)) for start in range(0, max(count, 1), size)]
+
+
+def cut_block(column: B, rows: slice) -> B:
+    """Return the values of one of `aligned_blocks`; no message."""
+    words = slice(rows.start // WORD_BITS, words_for(rows.stop))
+    first, second = (np.ascontiguousarray(part[:, words]) for part in (column.first, column.second))
+    return replace(column, count=rows.stop - rows.start, first=first, second=second)
 
 
 def pick_rows(column: Column, index: RowIndex) -> Column:

@@ -5,7 +5,10 @@ import random
 
 import pytest
 
+from mpc_ops.protocol import convert
+from mpc_ops.protocol.convert import values_to_ring
 from mpc_ops.protocol.relational import dot_table as dot_table_module
+from mpc_ops.protocol.relational import row_planes, small_domain
 from mpc_ops.protocol.relational.dot_table import blocks_of, dot_table
 from mpc_ops.protocol.relational.small_domain import _split, domain_bytes, domain_sums
 from tests.support.active import small_proofs
@@ -108,3 +111,39 @@ def test_a_wide_key_other_lengths_and_too_many_outputs_are_refused():
     spec = {"key": ([1, 2], 9), "value": ([1, 2], None)}
     for program, code in ((wide, "PLANES_INVALID"), (uneven, "PLANES_INVALID"), (outputs, "BATCH_TOO_LARGE")):
         assert refusal(program, spec) == code
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_long_tables_are_treated_block_after_block(security, monkeypatch):
+    small_proofs(monkeypatch)
+    monkeypatch.setattr(small_domain, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(row_planes, "_PORTION", 100)
+    rng = random.Random(8)
+    keys, marks = [rng.getrandbits(3) for _ in range(150)], [rng.getrandbits(1) for _ in range(150)]
+    values = [rng.getrandbits(64) for _ in range(150)]
+
+    def program(flow, table):
+        sums = yield from domain_sums(
+            flow.stage, table.bits("key"), [table.ring("value")], count=True, marks=table.bits("mark")
+        )
+        return [*sums.sums, sums.count]
+
+    got, out = run_table(program, {"key": (keys, 3), "value": (values, None), "mark": (marks, 1)}, security=security)
+    assert got == [expected(keys, numbers, marks, 3) for numbers in (values, [1] * 150)]
+    assert sent_by(out, *PRODUCTS) == domain_bytes(150, 3, 1, count=True, marked=True)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+@pytest.mark.parametrize("signed", [False, True])
+def test_long_columns_become_numbers_block_after_block(signed, security, monkeypatch):
+    small_proofs(monkeypatch)
+    monkeypatch.setattr(convert, "_BLOCK_BITS", 5 * 64)
+    values = [number % 32 for number in range(130)]
+
+    def program(flow, table):
+        return [(yield from values_to_ring(flow.stage, table.bits("value"), signed=signed))]
+
+    (got,), out = run_table(program, {"value": (values, 5)}, security=security)
+    assert got == [(value - 32 * (signed and value > 15)) % MOD for value in values]
+    assert sent_by(out, "ring-products") == 16 * 5 * 130
+    assert rounds_of(out, "ring-products") == 2 * 3

@@ -43,6 +43,7 @@ __all__ = [
 
 _WORD = 64
 _CHUNK_WORDS = 8192
+_PORTION = 1 << 22
 
 
 def shift_rows(share: B, distance: int) -> B:
@@ -187,13 +188,28 @@ def zeros_like(column: Column, count: int) -> Column:
 def multiply_all(stage: ComputeStage, pairs: Sequence[tuple[R, R]]) -> Steps[list[R]]:
     """Return x y for each pair, all in one message.
 
-    Rounds: 1 (none without an element).  Sent: 8 bytes per element.  Security, errors: as `products.multiply`.
+    Rounds: 1 (none without an element), and another one for each further 2^22 elements, so that memory stays bounded; pairs are
+        never cut.  Sent: 8 bytes per element.  Security, errors: as `products.multiply`.
     """
-    if not pairs:
-        return []
-    product = yield from multiply(stage, _joined([x for x, _ in pairs]), _joined([y for _, y in pairs]))
-    ends = np.cumsum([0, *(x.count for x, _ in pairs)])
-    return [product[int(start) : int(stop)] for start, stop in pairwise(ends)]
+    out: list[R] = []
+    for some in _portions(pairs):
+        product = yield from multiply(stage, _joined([x for x, _ in some]), _joined([y for _, y in some]))
+        ends = np.cumsum([0, *(x.count for x, _ in some)])
+        out += [product[int(start) : int(stop)] for start, stop in pairwise(ends)]
+    return out
+
+
+def _portions(pairs: Sequence[tuple[R, R]]) -> list[list[tuple[R, R]]]:
+    """Return the pairs in portions of at most _PORTION elements, or of one pair."""
+    out: list[list[tuple[R, R]]] = []
+    room = 0
+    for pair in pairs:
+        if not out or pair[0].count > room:
+            out.append([])
+            room = _PORTION
+        out[-1].append(pair)
+        room -= pair[0].count
+    return out
 
 
 def _joined(parts: Sequence[R]) -> R:

@@ -22,14 +22,18 @@ from mpc_ops.protocol.convert import planes_to_ring
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.relational.dot_table import blocks_of, dot_table
 from mpc_ops.protocol.relational.row_planes import multiply_all
+from mpc_ops.protocol.rows import aligned_blocks, cut_block
 from mpc_ops.protocol.shares import BooleanPlanes, RingVector, concat, ring_of
 from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring import LANE_BYTES, RingArray
 
-__all__ = ["MAX_DOMAIN_BITS", "DomainSums", "domain_bytes", "domain_sums"]
+__all__ = ["BLOCK_ROWS", "MAX_DOMAIN_BITS", "DomainSums", "domain_bytes", "domain_sums"]
 
 MAX_DOMAIN_BITS = 8
 """Above, a sort is cheaper: terms double with every bit."""
+
+BLOCK_ROWS = 1 << 20
+"""Rows that are treated at a time, so that memory stays bounded: a multiple of 64."""
 
 _Monomials: TypeAlias = dict[int, RingVector]
 
@@ -68,7 +72,8 @@ def domain_bytes(rows: int, width: int, columns: int, *, count: bool = False, ma
     lefts = (columns + count * marked) * (1 << low) + (count and not marked) * ((1 << low) - 1)
     rights = (1 << (width - low)) - 1
     outputs = lefts * rights
-    table = outputs * blocks_of(rows, lefts + rights) if outputs else 0
+    blocks = sum(blocks_of(part.stop - part.start, lefts + rights) for part in aligned_blocks(rows, BLOCK_ROWS))
+    table = outputs * blocks if outputs else 0
     return LANE_BYTES * (rows * (2 * width + marked * (2 + columns) + products) + table)
 
 
@@ -94,7 +99,7 @@ def domain_sums(
     Returns:
         For every column, and for the count, 2^w elements; entry g belongs to key value g.
 
-    Rounds: 2 for the key's bits, 1 more with marks, l for the low bits' monomials (at least ceil(log2 h) for the h = w - l high
+    Rounds, for each block of BLOCK_ROWS rows: 2 for the key's bits, 1 more with marks, l for the low bits' monomials (at least ceil(log2 h) for the h = w - l high
         ones), 1 for the dot products (none if h = 0).
     Sent: 8 n (2 w + p) bytes per party, p = c (2^l - 1) + 2^h - h - 1 (with a count 2^l - l - 1 more), and 8 bytes per dot
         product, c 2^l (2^h - 1) of them (with a count (2^l - 1)(2^h - 1) more), for each block of rows (dot_table). l minimises
@@ -112,6 +117,35 @@ def domain_sums(
         raise LocalProtocolError(
             "PLANES_INVALID", "a tiny domain has few bits, and a value and a mark per key", expected=MAX_DOMAIN_BITS
         )
+    total: DomainSums | None = None
+    for part in aligned_blocks(rows, BLOCK_ROWS):
+        found = yield from _block_sums(
+            stage,
+            cut_block(key, part),
+            [column[part] for column in columns],
+            count=count,
+            marks=None if marks is None else cut_block(marks, part),
+        )
+        total = found if total is None else _added(total, found)
+    assert total is not None  # noqa: S101 - there is always a block
+    return total
+
+
+def _added(one: DomainSums, other: DomainSums) -> DomainSums:
+    count = None if one.count is None or other.count is None else one.count.plus(other.count)
+    return DomainSums(tuple(a.plus(b) for a, b in zip(one.sums, other.sums, strict=True)), count)
+
+
+def _block_sums(
+    stage: ComputeStage,
+    key: BooleanPlanes,
+    columns: Sequence[RingVector],
+    *,
+    count: bool,
+    marks: BooleanPlanes | None,
+) -> Steps[DomainSums]:
+    """Sum over one block of rows; see `domain_sums`."""
+    width, rows = key.width, key.count
     flat = yield from planes_to_ring(stage, concat([key, marks]) if marks is not None else key)
     bits = [flat[place * rows : (place + 1) * rows] for place in range(width + (marks is not None))]
     values = list(columns)
