@@ -22,7 +22,7 @@ from mpc_ops.protocol.stage import ComputeStage
 __all__ = ["merge_sorted"]
 
 
-def merge_sorted(flow: Flow, tables: Sequence[Rows], keys: Sequence[SortKey]) -> Steps[Rows]:
+def merge_sorted(flow: Flow, tables: Sequence[Rows], keys: Sequence[SortKey], *, stable: bool = True) -> Steps[Rows]:
     """Return the rows of sorted tables in one sorted table; equal rows keep the order of tables and rows.
 
     Run by: all three parties, in lock-step.
@@ -31,9 +31,10 @@ def merge_sorted(flow: Flow, tables: Sequence[Rows], keys: Sequence[SortKey]) ->
         flow: its present stage is used; nothing is opened.
         tables: of the same columns, each sorted by `keys` (NULL order included). A table that is not sorted gives a result that is not.
         keys: as in sort.sort.
+        stable: without it rows with equal keys come in any order, and no row number is compared.
 
     Rounds: 1 if a key has NULLs; for each layer (merge_plan.merge_layers) 1 + ceil(log2 W) and 1, or 3 if there are ring columns;
-        W is the keys' width and the bits of a row number.
+        W is the keys' width and, if stable, the bits of a row number.
     Sent: for each layer of c comparators 8 ceil(c/64) (3 W - 2 - ceil(log2 W) + W + b) bytes per party, b the bits of all columns
         that are not keys without NULLs; 16 c + 8 m c more with m > 0 ring columns.
     Security: AND gates and products, all proven; malicious with abort in an active session.
@@ -50,7 +51,7 @@ def merge_sorted(flow: Flow, tables: Sequence[Rows], keys: Sequence[SortKey]) ->
     if not layers:
         return rows.pick(order)
     key = yield from sort_planes(flow.stage, rows, keys)
-    number = public_like(key, numbered(rows))
+    number = public_like(key, numbered(rows)) if stable else key[:0]
     # Keys without NULLs are in the sort key already, and come back from it.
     spared = [one.name for one in keys if one.valid is None]
     moving = rows.plus({KEY: concat([number, key])}).without(*spared)

@@ -188,8 +188,8 @@ def test_fewer_than_two_rows_cost_nothing(security):
 
 
 @pytest.mark.parametrize("lengths", [(8, 8), (5, 9), (1, 7, 2)])
-@pytest.mark.parametrize("ring", [0, 2])
-def test_merging_costs_what_its_docstring_says(lengths, ring):
+@pytest.mark.parametrize(("ring", "stable"), [(0, True), (2, True), (0, False)])
+def test_merging_costs_what_its_docstring_says(lengths, ring, stable):
     width, payload = 9, 5
     given = [
         {"key": (list(range(length)), width), "code": ([1] * length, payload)}
@@ -198,12 +198,12 @@ def test_merging_costs_what_its_docstring_says(lengths, ring):
     ]
 
     def program(flow, *given):
-        yield from merge_sorted(flow, given, [SortKey("key")])
+        yield from merge_sorted(flow, given, [SortKey("key")], stable=stable)
         return []
 
     _, out = run_table(program, *given, security="passive")
     layers, _ = merge_layers(lengths)
-    whole = width + log2(sum(lengths))
+    whole = width + log2(sum(lengths)) * stable
     gates = sum(less_words(whole, len(step.low)) + (whole + payload) * words(len(step.low)) for step in layers)
     assert sent_by(out, "merge") == 8 * gates
     products = sum((16 + 8 * ring) * len(step.low) for step in layers) if ring else 0

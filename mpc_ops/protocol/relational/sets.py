@@ -241,7 +241,7 @@ def _match(flow: Flow, both: TwoTables, columns: Sequence[str], *, ascending: bo
     split = both.tables[0].count
     runs = [table.without(OWN).cut(0, split), table.without(OWN).cut(split, table.count)]
     invalid = yield from _out_of_order(flow.stage, [run.bits(KEY) for run in runs], marked=usable is not None)
-    merged = yield from merge_sorted(flow, runs, [SortKey(KEY)])
+    merged = yield from merge_sorted(flow, runs, [SortKey(KEY)], stable=False)
     same = yield from _same(flow.stage, merged, both, marked=usable is not None)
     return _Matched(merged, same, invalid)
 
