@@ -23,7 +23,7 @@ from mpc_ops.ring import RingArray, check_ring
 from mpc_ops.ring.field61 import FIELD_61, FieldArray, PrimeField
 from mpc_ops.ring.planes import WORD_BITS, transpose_bits
 
-__all__ = ["PUBLIC_LAYOUT", "BlockLayout", "GatePile", "Side", "cross_gates", "fold_gates", "pad_words"]
+__all__ = ["PUBLIC_LAYOUT", "BlockLayout", "Components", "GatePile", "Side", "cross_gates", "fold_gates", "pad_words"]
 
 _CHUNK_WORDS = 1 << 15
 _PILE_WORDS = 8192

@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
+
+import numpy as np
 
 from mpc_ops.errors import Abort, LocalProtocolError
 from mpc_ops.protocol.party import Body, Steps
@@ -20,9 +23,41 @@ from mpc_ops.randomness import encode_context
 from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body, to_bytes
 from mpc_ops.ring.planes import from_planes
 
-__all__ = ["Openable", "open_passive", "open_to", "open_to_all"]
+__all__ = ["Openable", "TopBytes", "open_passive", "open_to", "open_to_all"]
 
-Openable: TypeAlias = BooleanPlanes | RingVector
+
+@dataclass(frozen=True, slots=True)
+class TopBytes:
+    """Ring values whose lowest bytes are 0 in every component, so that only the others travel.
+
+    Attributes:
+        share: the values.
+        skip: how many of their lowest bytes are 0, 0 to 7.
+    """
+
+    share: RingVector
+    skip: int
+
+    def words(self) -> tuple[RingArray, RingArray]:
+        """Return both components' upper bytes, value after value, filled up to words with zeros."""
+        return self._packed(self.share.first), self._packed(self.share.second)
+
+    def combine(self, third: RingArray) -> RingArray:
+        """Return the values from the upper bytes of the component that this position lacks."""
+        kept, count = LANE_BYTES - self.skip, self.share.count
+        octets = np.zeros((count, LANE_BYTES), dtype=np.uint8)
+        packed = third.astype("<u8", copy=False).view(np.uint8)[: count * kept]
+        octets[:, self.skip :] = packed.reshape(count, kept)
+        return self.share.combine(octets.view("<u8").astype(np.uint64, copy=False).reshape(-1))
+
+    def _packed(self, values: RingArray) -> RingArray:
+        octets = np.ascontiguousarray(values, dtype="<u8").view(np.uint8).reshape(-1, LANE_BYTES)[:, self.skip :]
+        out = np.zeros(-(-octets.size // LANE_BYTES), dtype=np.uint64)
+        out.view(np.uint8)[: octets.size] = octets.reshape(-1)
+        return out.view("<u8").astype(np.uint64, copy=False)
+
+
+Openable: TypeAlias = BooleanPlanes | RingVector | TopBytes
 """Anything shared; the stage refuses the other kind of session's."""
 
 _DIGEST_BYTES = 32
@@ -31,7 +66,8 @@ _DIGEST_BYTES = 32
 def open_to_all(stage: ActiveStage, token: BarrierToken, shares: Sequence[Openable]) -> Steps[list[RingArray]]:
     """Open shares to all three parties and close the stage.
 
-    Rounds: 1. Bytes per party: 8 x words + 32, where a Boolean share has width x ceil(n/64) words and a ring share n.
+    Rounds: 1. Bytes per party: 8 x words + 32, where a Boolean share has width x ceil(n/64) words, a ring share n, and one of which
+        only the b upper bytes travel ceil(b n / 8).
 
     Args:
         stage: the stage whose barrier gave the token.
@@ -78,7 +114,7 @@ def _open(
     stage: ActiveStage, token: BarrierToken, shares: Sequence[Openable], receivers: tuple[int, ...]
 ) -> Steps[list[RingArray] | None]:
     for share in shares:
-        check_owner(stage, share)
+        check_owner(stage, share.share if isinstance(share, TopBytes) else share)
     _check_receivers(stage, receivers)
     stage.spend(token)
     held = [share.words() for share in shares]
@@ -111,7 +147,7 @@ def _values(shares: Sequence[Openable], lengths: Sequence[int], third: Body) -> 
     for share, words in zip(shares, lengths, strict=True):
         values = share.combine(from_body(third[place : place + words * LANE_BYTES], words))
         place += words * LANE_BYTES
-        out.append(values if isinstance(share, RingVector) else _plain(share, values))
+        out.append(_plain(share, values) if isinstance(share, BooleanPlanes) else values)
     return out
 
 
@@ -130,7 +166,7 @@ def open_passive(
         LocalProtocolError: SHARE_FOREIGN, for instance for a share of an active session; PARTY_INVALID.
     """
     for share in shares:
-        check_owner(stage, share)
+        check_owner(stage, share.share if isinstance(share, TopBytes) else share)
     _check_receivers(stage, receivers)
     held = [share.words() for share in shares]
     first = _joined([words[0] for words in held])

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import field as data
 from functools import partial
@@ -37,7 +37,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpc_ops.errors import Abort, PeerProtocolError
-from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, GatePile, Side, cross_gates, fold_gates
+from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, Components, GatePile, Side, cross_gates, fold_gates
 from mpc_ops.protocol.blame import ProofAddress
 from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.stage import ActiveStage, GateLog
@@ -352,7 +352,7 @@ class AndLog(GateLog):
 
     def __init__(self, stage: ActiveStage) -> None:
         super().__init__(stage)
-        self._piles: list[GatePile] = []
+        self._piles: list[GatePile | Callable[[], GatePile]] = []
         self._words = 0
 
     @property
@@ -362,9 +362,10 @@ class AndLog(GateLog):
 
     def add(self, x: tuple[RingArray, RingArray], y: tuple[RingArray, RingArray], z: tuple[RingArray, RingArray],
             r: tuple[RingArray, RingArray]) -> None:  # fmt: skip
-        """Log a copy of gate words: both components of the inputs, of the output and of the masks.
+        """Log gate words: both components of the inputs, of the output and of the masks; none of them is changed afterwards.
 
-        A pile is a batch: parts of at most the limit, as many as fit it, so that batches end where the plan's order says.
+        A pile is a batch: parts of at most the limit, as many as fit it, so that batches end where the plan's order says. A part
+        that fills a batch is proven at once and copied only then.
 
         Raises:
             LocalProtocolError: STAGE_ORDER behind the barrier; RING_LENGTH.
@@ -376,14 +377,25 @@ class AndLog(GateLog):
         most = max(1, self.stage.terms.limit_bytes // _LOGGED_BYTES)
         for at in range(0, words, most):
             part = slice(at, min(at + most, words))
-            if not self._piles or self._piles[-1].words + part.stop - at > most:
-                self._piles.append(GatePile(self.layout, most))
-            self._piles[-1].add(x, y, z, r, part)
+            if part.stop - at == most:
+                self._piles.append(partial(self._pile, (x, y, z, r), part))
+                continue
+            last = self._piles[-1] if self._piles else None
+            if not isinstance(last, GatePile) or last.words + part.stop - at > most:
+                last = GatePile(self.layout, most)
+                self._piles.append(last)
+            last.add(x, y, z, r, part)
         self._words += words
+
+    def _pile(self, gates: tuple[Components, Components, Components, Components], part: slice) -> GatePile:
+        pile = GatePile(self.layout, part.stop - part.start)
+        pile.add(*gates, part)
+        return pile
 
     def _roles(self, batch: int) -> tuple[AndProver, LeftVerifier, RightVerifier]:
         """Take the oldest pile and return the own three parts in its proofs."""
-        pile = self._piles.pop(0)
+        oldest = self._piles.pop(0)
+        pile = oldest if isinstance(oldest, GatePile) else oldest()
         self._words -= pile.words
         stage, keys = self.stage, self.stage.keys
         context = (*stage.terms.context(stage.name), self.kind, batch)

@@ -26,6 +26,7 @@ import numpy as np
 from mpc_ops.errors import Abort, LocalProtocolError
 from mpc_ops.protocol.digit_places import digit_places
 from mpc_ops.protocol.flow import Flow
+from mpc_ops.protocol.opening import TopBytes
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.products import times_public
 from mpc_ops.protocol.row_parts import RowParts, RowShape
@@ -137,7 +138,7 @@ def move_to(flow: Flow, rows: Rows, places: RingVector) -> Steps[Rows]:
 
     Rounds: those of `shuffle` (with one more ring column) and of one opening; none for no row.
     Sent: as `shuffle`, where the places take b = ceil(log2(n) / 8) bytes, at least 1, instead of 8 (b + 8 instead of 16 active);
-        and the opening of n words.
+        and the opening of n values of b bytes, 8 ceil(b n / 8) and 32 active.
     Security: malicious with abort in an active session: the places are opened behind the barrier.
     Leaks: nothing but n: what is opened is a uniformly random permutation, whatever `places` is.
 
@@ -195,7 +196,7 @@ def _move_scaled(flow: Flow, rows: Rows, scaled: RingVector) -> Steps[Rows]:
         raise LocalProtocolError("ROWS_INVALID", "a column has a name that is reserved", got=_PLACE)
     skip = _skip(rows.count)
     shuffled = yield from shuffle_in_stage(flow.stage, rows.plus({_PLACE: scaled}), {_PLACE: skip})
-    (opened,) = yield from flow.open([shuffled.ring(_PLACE)])
+    (opened,) = yield from flow.open([TopBytes(shuffled.ring(_PLACE), skip)])
     return shuffled.without(_PLACE).pick(_inverse(opened >> np.uint64(8 * skip), rows.count))
 
 

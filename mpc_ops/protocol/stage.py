@@ -7,11 +7,12 @@ opening (mpc_ops.protocol.opening) spends. Any failed check ends the session: ke
 ```
 compute     any rounds; nothing opened; logs are proven early whenever they reach `limit_bytes`
 FLUSH       to each peer: HMAC (the pair's key) of everything that this peer sent in the stage; rides with the first proof round
-PROVE       every gate log proves its batch; coins are released only after FLUSHED from both others
+PROVE       every gate log proves its batch, several batches side by side behind one FLUSH; coins are released only after FLUSHED
+            from both others
 ACCEPT      only after success of all own checks; both others' ACCEPTs are needed
 open        only with the token; no gate can be added in between
 ```
-Cost besides the proofs, per party: FLUSH 64 bytes per batch in a shared round, ACCEPT 64 bytes in one round.
+Cost besides the proofs, per party: FLUSH 64 bytes for up to PROVEN_TOGETHER batches in a shared round, ACCEPT 64 bytes in one round.
 
 Security: malicious with abort, one corrupt party of three. Each link's transcript HMAC is keyed with that pair's key and
 covers only what that peer sent, so it tells nothing about the third party. Leakage: shapes, batch numbers, stage of an abort.
@@ -38,6 +39,7 @@ from mpc_ops.sharing import held_by
 __all__ = [
     "DEFAULT_LIMIT_BYTES",
     "MAX_LIMIT_BYTES",
+    "PROVEN_TOGETHER",
     "ActiveSession",
     "ActiveStage",
     "BarrierToken",
@@ -57,6 +59,10 @@ DEFAULT_LIMIT_BYTES = 1 << 25
 """Bytes of logged gates at which a batch is proven: 2^25 AND gates, at one byte each."""
 MAX_LIMIT_BYTES = 1 << 26
 """At most 2^26 AND gates a batch: far below p, so that wrong gates cannot add up to a multiple of it."""
+PROVEN_TOGETHER = 4
+"""Most batches that are proven in the same rounds: each takes about three times `limit_bytes` of memory while it is proven."""
+_PROVEN_PARTS = 32
+"""Messages a round above which no further batch joins: a round has a bounded number of them."""
 _MAC_BYTES = 32
 _MINT = object()
 
@@ -252,7 +258,7 @@ class ActiveStage(ComputeStage):
         self._logs: dict[type[GateLog], GateLog] = {}
         self._links = {peer: _Transcript() for peer in range(3) if peer != terms.party}
         self._batch = 0
-        self._flushed = -1
+        self._flushed = range(0)
         self._proving = False
         self._coins: set[tuple[ContextItem, ...]] = set()
         self.disputes = DisputeBook(terms.party)
@@ -291,7 +297,7 @@ class ActiveStage(ComputeStage):
         Of protocols that share rounds one proves and the others go on; what they log meanwhile is in a later batch.
         """
         while self._pending_bytes() >= self.terms.limit_bytes and not self._proving:
-            yield from self._prove_pending()
+            yield from self._prove_pending(self.terms.limit_bytes)
 
     def _pending_bytes(self) -> int:
         return sum(log.pending_bytes for log in self._logs.values())
@@ -321,8 +327,9 @@ class ActiveStage(ComputeStage):
         key = self.keys.first.mac if peer == (self.party - 1) % 3 else self.keys.second.mac
         return hmac.digest(key, encode_context(*self.terms.context(self.name), purpose, *items), "sha256")
 
-    def _flush(self, batch: int) -> Steps[None]:
+    def _flush(self, batches: range) -> Steps[None]:
         """Compare both links: each end sends the HMAC of what the other end sent it. 32 bytes a link, one round."""
+        batch = batches.start
         before, after = (self.party - 1) % 3, (self.party + 1) % 3
         links = self._links
         sent = {peer: links[peer].sent.digest() for peer in links}
@@ -339,26 +346,38 @@ class ActiveStage(ComputeStage):
                     "one end of a link received other frames than the other sent",
                     ids={**self.ids(), "pair": self.pair(self.party, peer)},
                 )
-        self._flushed = batch
+        self._flushed = batches
 
-    def _prove_pending(self) -> Steps[None]:
-        """FLUSH and prove one batch of every log, in shared rounds."""
+    def _prove_pending(self, least: int) -> Steps[None]:
+        """FLUSH and prove a batch of every log, and further ones while at least `least` bytes are pending, all in shared rounds.
+
+        All gates of these batches were computed before the FLUSH that comes first, and every batch has coins of its own.
+        """
         if self._proving:
             raise self._order("a batch was begun while another is being proven")
         self._proving = True
+        begun: list[tuple[Steps[None], tuple[Round, ...]]] = []
         batch = self._batch
-        pending = [log for log in self._logs.values() if log.pending_bytes]
-        yield from together(self._flush(batch), *(log.prove(batch) for log in pending))
-        self._batch += 1
-        self._proving = False
+        while batch == self._batch or (
+            batch < self._batch + PROVEN_TOGETHER
+            and self._pending_bytes() >= least
+            and sum(len(rounds) for _, rounds in begun) < _PROVEN_PARTS
+        ):
+            # Each proof takes its gates as it begins; nothing is sent before FLUSH, which leads the round.
+            proofs = [log.prove(batch) for log in self._logs.values() if log.pending_bytes]
+            begun += [(proof, next(proof)) for proof in proofs]
+            batch += 1
+        batches = range(self._batch, batch)
+        yield from together(self._flush(batches), *(_go_on(*proof) for proof in begun))
+        self._batch, self._flushed, self._proving = batch, range(0), False
 
     def behind_flush(self, batch: int) -> None:
-        """Insist that both others have said FLUSHED of this batch, the last one.
+        """Insist that both others have said FLUSHED of this batch, which is being proven.
 
         Raises:
             LocalProtocolError: TAG_KEY_ORDER.
         """
-        if self._flushed != batch or batch != self._batch:
+        if batch not in self._flushed:
             raise LocalProtocolError(
                 "TAG_KEY_ORDER", "a tag key before FLUSHED would let a party forge tags", ids=self.ids()
             )
@@ -369,7 +388,7 @@ class ActiveStage(ComputeStage):
         Raises:
             LocalProtocolError: COIN_ORDER before FLUSHED from both others, for a coin asked for twice, or for the own proof.
         """
-        if self._flushed != batch or batch != self._batch:
+        if batch not in self._flushed:
             raise LocalProtocolError("COIN_ORDER", "a coin before FLUSHED would let a prover choose", ids=self.ids())
         context = (*self.terms.context(self.name), "coin", batch, kind, prover, level)
         if context in self._coins or prover == self.party:
@@ -384,7 +403,8 @@ class ActiveStage(ComputeStage):
     def barrier(self) -> Steps[BarrierToken]:
         """FLUSH, PROVE and ACCEPT; return the token for one opening.
 
-        Rounds: those of the longest proof (1 if nothing is pending) and 1. Bytes per party: the proofs, 64 and 64.
+        Rounds: those of the longest proof (1 if nothing is pending), for each PROVEN_TOGETHER batches, and 1. Bytes per party: the
+            proofs, 64 for as many batches, and 64.
 
         Raises:
             Abort: LINK_MISMATCH, PROOF_REJECTED, COIN_MISMATCH.
@@ -392,9 +412,9 @@ class ActiveStage(ComputeStage):
             LocalProtocolError: STAGE_ORDER if the stage is not computing.
         """
         self.computing()
-        yield from self._prove_pending()
+        yield from self._prove_pending(1)
         while self._pending_bytes():
-            yield from self._prove_pending()
+            yield from self._prove_pending(1)
         yield from self._accept()
         self._logs.clear()
         self._phase = "accepted"
@@ -445,6 +465,16 @@ class ActiveStage(ComputeStage):
 
     def __repr__(self) -> str:
         return f"ActiveStage({self.name}, {self._phase}, batches={self._batch})"
+
+
+def _go_on(proof: Steps[None], rounds: tuple[Round, ...]) -> Steps[None]:
+    """Go on with a proof that has said what it sends first."""
+    try:
+        while True:
+            inbound = yield rounds
+            rounds = proof.send(inbound)
+    except StopIteration:
+        return
 
 
 class PassiveStage(ComputeStage):

@@ -9,6 +9,8 @@ import pytest
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol import row_parts
 from mpc_ops.protocol.flow import ActiveFlow
+from mpc_ops.protocol.opening import TopBytes
+from mpc_ops.protocol.products import times_public
 from mpc_ops.protocol.proof_and import AndLog
 from mpc_ops.protocol.row_parts import RowShape, random_order
 from mpc_ops.protocol.rows import Rows
@@ -261,7 +263,7 @@ def test_a_tag_key_is_opened_behind_flush_once_and_in_its_own_stage():
                 next(open_tag_keys(stage, batch, [key]))
             assert found.value.code == "TAG_KEY_ORDER"
         assert "redacted" in repr(key)
-        yield from stage._flush(0)
+        yield from stage._flush(range(1))
         for other in (object(), share_bits([1], 1)[stage.party]):
             with pytest.raises(LocalProtocolError, match="serves one shuffle"):
                 next(open_tag_keys(stage, 0, [other]))
@@ -271,7 +273,7 @@ def test_a_tag_key_is_opened_behind_flush_once_and_in_its_own_stage():
         yield from stage.barrier()
         stage.close()
         later = session.stage("two")
-        yield from later._flush(0)
+        yield from later._flush(range(1))
         with pytest.raises(LocalProtocolError, match="serves one shuffle"):
             next(open_tag_keys(later, 0, [key]))
         yield from later.barrier()
@@ -298,6 +300,18 @@ def test_a_log_that_is_wiped_has_nothing_pending():
         yield from flow.finish()
 
     assert not run_active(program).errors
+
+
+@pytest.mark.parametrize("skip", range(8))
+def test_an_opening_of_upper_bytes_gives_back_the_values(skip):
+    values = [value << 8 * skip for value in (0, 1, 200, 255, 3)]
+    parts = [TopBytes(times_public(part, np.full(5, 1 << 8 * skip, dtype=np.uint64)), skip)
+             for part in share_ring([value >> 8 * skip for value in values])]  # fmt: skip
+    sent = [part.words()[1] for part in parts]
+    assert {len(words) for words in sent} == {-(-5 * (8 - skip) // 8)}
+    for party, part in enumerate(parts):
+        assert part.combine(sent[(party + 1) % 3]).tolist() == values
+    assert "redacted" in repr(parts[0])
 
 
 # ------------------------------------------------------------------------------------------------- partition and compact
@@ -336,7 +350,7 @@ def test_partition_costs_what_its_docstring_says(security, count, octets):
     for party in range(3):
         assert sent_by(out, "ring-products", party=party) == 24 * count
         assert sent_by(out, "shuffle-1", "shuffle-2", party=party) == (2 * size + 1 if party == 1 else size)
-        assert sent_by(out, "open", party=party) == 8 * count + (32 if active else 0)
+        assert sent_by(out, "open", party=party) == 8 * -(-octets * count // 8) + (32 if active else 0)
     if not active:
         # Three rounds of places, two passes, one opening; then the test's own opening of nothing.
         assert out.rounds == [7] * 3

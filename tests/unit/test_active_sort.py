@@ -133,7 +133,7 @@ def test_radix_costs_what_its_docstring_says(width):
     size = sum(8 * (width + rest) * 2 + count for rest in left)
     assert sent_by(out, "shuffle", party=0) == size
     assert sent_by(out, "shuffle", party=1) == 2 * size + len(digits)
-    assert sent_by(out, "open") == 8 * count * len(digits)
+    assert sent_by(out, "open") == 8 * -(-count // 8) * len(digits)
     assert out.rounds == [sum({1: 6, 2: 7}[digit] for digit in digits) + 1] * 3
 
 
@@ -151,7 +151,7 @@ def test_rows_with_much_payload_move_once():
     keys = [8 * 2 * (number + rest) + count for rest in (6, 4, 2)]
     size = sum(keys) + 8 * 2 * number + count + 8 * 2 * width + (3 * 8 + 1) * count
     assert sent_by(out, "shuffle", party=0) == size
-    assert sent_by(out, "open") == 8 * count * 4 + 8 * 2 * number
+    assert sent_by(out, "open") == 8 * -(-count // 8) * 4 + 8 * 2 * number
     assert out.rounds == [4 * 4 + 5 * (2 + 1) + 1] * 3
 
 

@@ -170,14 +170,14 @@ def test_neighbours_have_the_same_stream_of_their_common_component() -> None:
 def test_coins_need_flushed_and_are_fresh_and_unknown_to_the_prover() -> None:
     stage = ActiveSession(terms_of(0), keys_of(0)).stage("one")
     assert code_of(lambda: stage.coin(0, "and", 1, "1")) == "COIN_ORDER"
-    stage._flushed = 0
+    stage._flushed = range(1)
     assert len(stage.coin(0, "and", 1, "1")) == 32
     assert code_of(lambda: stage.coin(0, "and", 1, "1")) == "COIN_ORDER"
     assert code_of(lambda: stage.coin(0, "and", 0, "1")) == "COIN_ORDER"
     assert code_of(lambda: stage.coin(1, "and", 1, "1")) == "COIN_ORDER"
     stages = [ActiveSession(terms_of(party), keys_of(party)).stage("one") for party in range(3)]
     for item in stages:
-        item._flushed = 0
+        item._flushed = range(1)
     for prover in range(3):
         left, right = stages[(prover - 1) % 3], stages[(prover + 1) % 3]
         assert left.coin(0, "and", prover, "1") == right.coin(0, "and", prover, "1")
