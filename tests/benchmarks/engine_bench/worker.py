@@ -36,7 +36,14 @@ from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey
 from mpc_ops.kernels import backend
 from mpc_ops.protocol.flow import ActiveFlow, Flow, PassiveFlow
 from mpc_ops.protocol.party import Party
-from mpc_ops.protocol.stage import ActiveSession, PartyKeys, PassiveSession, SessionTerms
+from mpc_ops.protocol.stage import (
+    DEFAULT_LIMIT_BYTES,
+    MAX_LIMIT_BYTES,
+    ActiveSession,
+    PartyKeys,
+    PassiveSession,
+    SessionTerms,
+)
 from mpc_ops.transport.datalink import DataTimings
 from mpc_ops.transport.datamesh import DataListener, DataMesh, MeshTerms, open_mesh
 from mpc_ops.transport.peers import LinkIdentity, PeerEndpoint
@@ -91,13 +98,15 @@ class Worker:
         self.pins = {member: (pin,) for member, pin in zip(self.members, about["authorities"], strict=True)}
         peers = {member: pin for member, pin in self.pins.items() if member != name}
         self.listener = DataListener(self.identity, ("127.0.0.1", 0), peers)
+        self.limit_bytes = DEFAULT_LIMIT_BYTES
         self.mesh: DataMesh | None = None
         self.party_keys: PartyKeys | None = None
 
     def connect(self, ports: list[int], sid: str, link: str | None) -> None:
         profile = parse_profile(link) if link else None
         if profile and profile.rtt_s >= SLOW_RTT_S:
-            Pivots.number = FEWER_ROUNDS
+            # Fewer rounds for more comparisons and memory.
+            Pivots.number, self.limit_bytes = FEWER_ROUNDS, MAX_LIMIT_BYTES
         endpoints = {
             member: PeerEndpoint("127.0.0.1", ports[place], self.position < place, self.pins[member])
             for place, member in enumerate(self.members)
@@ -117,8 +126,9 @@ class Worker:
         """A session of its own for this run: the pair keys are those of the links, every context holds the session's id."""
         sid = hashlib.sha256(f"bench/{work['workload']}/{work['attempt']}".encode()).hexdigest()
         terms = SessionTerms(
-            sid=sid, cluster=CLUSTER, attempt=work["attempt"], party=self.position, members=self.members
-        )
+            sid=sid, cluster=CLUSTER, attempt=work["attempt"], party=self.position, members=self.members,
+            limit_bytes=self.limit_bytes,
+        )  # fmt: skip
         workload = lookup(work["workload"])
         columns, parts = inputs(work["workload"], work["n"], work["seed"], self.position)
 

@@ -67,7 +67,7 @@ def count_common(a: Any, b: Any) -> Any:
 
 def sum_by_key(key: Any, value: Any) -> Any:
     ordered, values = jax.lax.sort((key, value), num_keys=1)
-    running = jnp.cumsum(values)
+    running = jax.lax.associative_scan(jnp.add, values)  # a cumsum becomes a window over all rows
     end = jnp.concatenate([ordered[1:] != ordered[:-1], jnp.array([True])])
     _, keys, sums = jax.lax.sort((jnp.logical_not(end).astype(jnp.int64), ordered, running), num_keys=1, is_stable=True)
     total = sums[:GROUPS]
