@@ -1,7 +1,7 @@
 """Time the linear core, one line of JSON per step: seconds (median of five), bytes per party, rounds, and the same in numpy.
 
 `plain_seconds` is the same arithmetic on plaintext in the same run, because machines differ and are noisy: compare ratios.
-Run with `make bench`, or give lane counts: `python tests/benchmarks/bench_core.py 1000 1000000`.
+Run `python tests/benchmarks/bench_core.py`, with lane counts if others are wanted: `... bench_core.py 1000 1000000`.
 """
 
 from __future__ import annotations
