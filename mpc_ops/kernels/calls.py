@@ -24,7 +24,7 @@ try:
     ffi, lib = _compiled.ffi, _compiled.lib
 except ImportError:  # not built, built for another machine, or without cffi's run-time module
     ffi = lib = None
-_VERSION = 5
+_VERSION = 6
 if lib is not None and (not hasattr(lib, "cm_version") or lib.cm_version() != _VERSION):  # built from other sources
     ffi = lib = None
 
@@ -54,6 +54,7 @@ __all__ = [
     "ring_matrix_first",
     "ring_products",
     "ring_weighted",
+    "row_tags",
     "to_planes",
 ]
 
@@ -413,6 +414,18 @@ def from_planes(planes: Words, values: Words) -> None:
         lib.cm_from_planes(source + start // LANES, stop - start, width, words, place + start)
 
     _each(len(values), _BLOCK, work)
+
+
+def row_tags(planes: Words, key: Words, tags: Words) -> None:
+    """Add to each tag the XOR of key[b] over the planes b, up to 64, that have the row's bit set."""
+    width, words = _planes(len(tags), planes)
+    (source,), (columns,) = _inputs(width * words, planes), _inputs(width, key)
+    place = _output(len(tags), tags, planes, key)
+
+    def work(_: int, start: int, stop: int) -> None:
+        lib.cm_row_tags(source + start // LANES, stop - start, width, words, columns, place + start)
+
+    _each(len(tags), _BLOCK, work)
 
 
 def _planes(count: int, planes: Words) -> tuple[int, int]:

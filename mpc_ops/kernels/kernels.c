@@ -59,7 +59,7 @@ static int supported(void) { return 0; }
 #define UNROLL _Pragma("GCC unroll 8")
 #define ARGS(...) __VA_ARGS__
 
-int cm_version(void) { return 5; }
+int cm_version(void) { return 6; }
 
 static int limit = 2;
 int cm_level(void) {
@@ -545,3 +545,26 @@ INLINE void cm_from_planes_body(int level, const u64 *planes, i64 count, int wid
 }
 VARIANTS(cm_from_planes, (const u64 *planes, i64 count, int width, i64 stride, u64 *values),
          ARGS(planes, count, width, stride, values))
+
+/* Tag plane t of 512 rows is the XOR of the planes whose column has bit t: the key chooses masks, never places or branches. */
+INLINE void cm_row_tags_body(int level, const u64 *planes, i64 count, int width, i64 stride, const u64 *key, u64 *tags) {
+    v8 rows[64], out[64];
+    u64 *at = (u64 *)rows, *tag = (u64 *)out;
+    (void)level;
+    for (i64 word = 0; 64 * word < count; word += 8) {
+        i64 left = count - 64 * word, words = (left + 63) / 64 < 8 ? (left + 63) / 64 : 8;
+        if (left < BLOCK) memset(rows, 0, sizeof rows);
+        for (int k = 0; k < width; k++) memcpy(at + 8 * k, planes + k * stride + word, (size_t)words * sizeof *at);
+        for (int t = 0; t < 64; t++) {
+            v8 sum = {0};
+            for (int k = 0; k < width; k++) sum ^= rows[k] & -(key[k] >> t & 1);
+            out[t] = sum;
+        }
+        transpose(out, out);
+        for (int q = 0; q < words; q++)
+            for (int k = 0, end = left - 64 * q < 64 ? (int)(left - 64 * q) : 64; k < end; k++)
+                tags[64 * (word + q) + k] ^= tag[8 * k + q];
+    }
+}
+VARIANTS(cm_row_tags, (const u64 *planes, i64 count, int width, i64 stride, const u64 *key, u64 *tags),
+         ARGS(planes, count, width, stride, key, tags))

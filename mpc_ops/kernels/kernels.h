@@ -46,3 +46,6 @@ void cm_ring_lefts(const uint64_t *x, const uint64_t *y, const uint64_t *r, cons
 /* Bit-planes: `values` of 64-bit words to and from planes of `stride` words; planes from `width` on are zero. */
 void cm_to_planes(const uint64_t *values, int64_t count, int width, int64_t stride, uint64_t *planes);
 void cm_from_planes(const uint64_t *planes, int64_t count, int width, int64_t stride, uint64_t *values);
+
+/* Adds to each row's tag the XOR of the columns `key` of the planes whose bit is set; time does not depend on the contents. */
+void cm_row_tags(const uint64_t *planes, int64_t count, int width, int64_t stride, const uint64_t *key, uint64_t *tags);

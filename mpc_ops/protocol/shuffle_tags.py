@@ -27,21 +27,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.kernels import calls, compiled
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.row_parts import RowOrder, RowParts, RowShape
 from mpc_ops.protocol.stage import ActiveStage, GateLog
 from mpc_ops.randomness import encode_context
 from mpc_ops.ring import LANE_BYTES, RingArray, from_bytes, to_bytes, wide
-from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes
+from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, words_for
 from mpc_ops.ring.wide import WIDE_BYTES, Wide
 
 __all__ = ["TagCheck", "TagKey", "TagLog", "add_tags", "matrix_tags", "open_tag_keys"]
 
 _MAC_BYTES = 32
-_CHUNK = 8192
+_CHUNK = 1 << 15
 
 
 class TagKey:
@@ -84,7 +84,9 @@ class TagCheck:
 
 
 def matrix_tags(planes: PlaneArray, count: int, key: RingArray) -> RingArray:
-    """Return K row over GF(2) for each of `count` rows, shape (n,): table look-ups for 8 planes at a time.
+    """Return K row over GF(2) for each of `count` rows, shape (n,).
+
+    Tag plane t is the XOR of the planes whose column of K has bit t. Shares and the key choose masks only, never places in memory.
 
     Args:
         planes: shape (w, ceil(n/64)).
@@ -92,27 +94,18 @@ def matrix_tags(planes: PlaneArray, count: int, key: RingArray) -> RingArray:
         key: shape (w,); word b is column b of K.
     """
     out = np.zeros(count, dtype=np.uint64)
-    for low in range(0, len(planes), MAX_WIDTH):
-        values = from_planes(planes[low : low + MAX_WIDTH], count)
-        tables = _tables(key[low : low + MAX_WIDTH])
-        octets = values.astype("<u8", copy=False).view(np.uint8).reshape(count, LANE_BYTES)
-        for start in range(0, count, _CHUNK):
-            part = out[start : start + _CHUNK]
-            found = np.empty_like(part)
-            for place, table in enumerate(tables):
-                index = octets[start : start + _CHUNK, place].astype(np.intp)
-                part ^= np.take(table, index, out=found, mode="clip")
+    if compiled():
+        for low in range(0, len(planes), MAX_WIDTH):
+            part = np.ascontiguousarray(planes[low : low + MAX_WIDTH])
+            calls.row_tags(part, np.ascontiguousarray(key[low : low + MAX_WIDTH]), out)
+        return out
+    chosen = [np.uint64(0) - (key >> np.uint64(bit) & np.uint64(1)) for bit in range(WORD_BITS)]
+    for start in range(0, count, _CHUNK):
+        rows = min(_CHUNK, count - start)
+        part = planes[:, start // WORD_BITS : words_for(start + rows)]
+        tags = np.stack([np.bitwise_xor.reduce(part & mask[:, np.newaxis], axis=0) for mask in chosen])
+        out[start : start + rows] = from_planes(tags, rows)
     return out
-
-
-def _tables(key: RingArray) -> NDArray[np.uint64]:
-    """Return, for each 8 columns, the XOR of every choice of them: shape (ceil(w/8), 256)."""
-    columns = np.zeros((-(-len(key) // 8), 8), dtype=np.uint64)
-    columns.reshape(-1)[: len(key)] = key
-    tables = np.zeros((len(columns), 256), dtype=np.uint64)
-    for bit in range(8):
-        tables[:, 1 << bit : 2 << bit] = tables[:, : 1 << bit] ^ columns[:, bit : bit + 1]
-    return tables
 
 
 def add_tags(

@@ -7,6 +7,7 @@ import pytest
 
 from mpc_ops.kernels import calls
 from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, Side, cross_gates, fold_gates, pad_words
+from mpc_ops.protocol.shuffle_tags import matrix_tags
 from mpc_ops.ring.field61 import FIELD_61, P61
 from mpc_ops.ring.planes import from_planes, to_planes
 from tests.support.kernels import at_level, both, levels, needs_compiled, words
@@ -109,4 +110,16 @@ def test_bit_planes(level: int, kind: str, count: int) -> None:
             planes = expected.copy()
             planes[:, -1] |= np.uint64(1 << 63)  # what stands behind the last value does not matter
         expected, got = both(lambda p=planes: from_planes(p, count), level)
+        assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 511, 512, 513, 40_000])
+def test_tags_of_rows(level: int, kind: str, count: int) -> None:
+    generator = np.random.default_rng(count)
+    for width in (0, 1, 33, 64, 70):
+        planes = words(generator, width * -(-count // 64), kind).reshape(width, -(-count // 64))
+        key = words(generator, width, "edges" if kind == "edges" else "random")
+        expected, got = both(lambda p=planes, k=key: matrix_tags(p, count, k), level)
         assert np.array_equal(got, expected)

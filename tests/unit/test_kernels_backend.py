@@ -88,6 +88,8 @@ BAD_CALLS = {
     "odd words": lambda: calls.field_uniform(W[:5]),
     "wide planes": lambda: calls.to_planes(W[:64].copy(), np.zeros((65, 1), np.uint64)),
     "few planes words": lambda: calls.from_planes(np.zeros((3, 7), np.uint64), np.zeros(512, np.uint64)),
+    "few columns of a key": lambda: calls.row_tags(np.zeros((3, 8), np.uint64), W[:2].copy(), np.zeros(512, np.uint64)),
+    "tags overlap planes": lambda: calls.row_tags(W.reshape(64, 8), WEIGHTS, W),
     "no such level": lambda: calls.limit_level(3),
 }
 
