@@ -105,12 +105,15 @@ def _word(body: bytes, rng: random.Random, amount: int) -> bytes:
 
 
 def _partner(case: Case, address: Address, rng: random.Random) -> Address | None:
-    """Another message of the same sender and length with another content."""
+    """Another message of the same sender, stage and length with another content."""
     body = case.bodies[address]
     found = [
         other
         for other, content in case.bodies.items()
-        if other.sender == address.sender and other != address and len(content) == len(body) and content != body
+        if (other.sender, other.stage) == (address.sender, address.stage)
+        and other != address
+        and len(content) == len(body)
+        and content != body
     ]
     return rng.choice(found) if found else None
 
@@ -431,8 +434,8 @@ class Case:
             session = traitor({}, attack.deep if attack.change == "stream" else None, applied)
             tampered = attack.deep if attack.change == "input" else None
             played = self.play(corrupt=attack.corrupt, session_type=session, tampered=tampered, **network)
-            played.told = bool(applied) or tampered is not None
-            return played
+            # A stream without a word cannot be another one.
+            return played if applied or tampered is not None else None
         changed = self._changed(attack)
         if changed is None:
             return None
