@@ -172,7 +172,11 @@ def test_a_receiver_holds_no_more_than_its_limit(tmp_path):
 
         threading.Thread(target=send, daemon=True).start()
         # What is on its way: four messages held at b, four queued at a, and one head with what the sockets take.
-        assert not done.wait(0.5)
+        for _ in range(200):
+            if link.other_inbox.qsize() == 4:
+                break
+            time.sleep(0.05)
+        assert not done.wait(0.3)
         assert link.other_inbox.qsize() == 4
         for _ in range(20):
             link.b.taken(len(link.other_inbox.get(timeout=10).body))

@@ -157,7 +157,7 @@ def test_another_identity_key_agrees_on_nothing(trio):
         return dataclasses.replace(real(position, sid), identity_keys=keys) if position == 1 else real(position, sid)
 
     trio.terms = forged
-    out = trio.run(lambda position, mesh, keys: None, timings=DataTimings(connect_s=3))
+    out = trio.run(lambda position, mesh, keys: None, timings=DataTimings(connect_s=15))
     assert (type(out[1]), out[1].code, out[1].ids["peer"]) == (PeerProtocolError, "KEX_INVALID", "de-1")
 
 
