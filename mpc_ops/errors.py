@@ -45,6 +45,7 @@ __all__ = [
     "PeerUnavailable",
     "PlanError",
     "PolicyViolation",
+    "ProofRejected",
     "ProtocolError",
     "StateError",
     "StoreUnavailable",
@@ -164,6 +165,12 @@ class Abort(ComityError):
     """A verification failed: the run stops without output and the pair is named in `ids`."""
 
     exit_code = 8
+
+
+class ProofRejected(Abort):
+    """A proof of multiplications does not hold; which one stands in `address`, so that the three parties can say what they saw."""
+
+    address: object = None
 
 
 class TransportError(ComityError):

@@ -23,10 +23,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.errors import LocalProtocolError, ProofRejected
 from mpc_ops.protocol.party import Body
 
-__all__ = ["Account", "Claim", "DisputeBook", "ProofAddress", "ProofRejected", "Verdict", "verdict"]
+__all__ = ["Account", "Claim", "DisputeBook", "ProofAddress", "Verdict", "verdict"]
 
 Fits: TypeAlias = Callable[[bytes, bytes], bool]
 """Whether L's and R's values pass the proof's checks."""
@@ -87,16 +87,6 @@ class Verdict:
     reason: str
 
 
-class ProofRejected(Abort):
-    """A proof does not hold; `address` says which, so that the three parties can state what they saw."""
-
-    def __init__(self, what: str, address: ProofAddress, *, ids: Mapping[str, object]) -> None:
-        super().__init__(
-            "PROOF_REJECTED", what, ids=ids, hint="The prover or one of its verifiers deviated; nothing was opened"
-        )
-        self.address = address
-
-
 @dataclass(frozen=True, slots=True)
 class _Seen:
     claim: Claim
@@ -137,7 +127,14 @@ class DisputeBook:
         claim = Claim(address, self._party, own, other, coin, rejects=not holds)
         self._seen[address] = _Seen(claim, fits)
         if not holds:
-            raise ProofRejected(f"a proof of {address.kind} gates does not hold", address, ids=ids)
+            error = ProofRejected(
+                "PROOF_REJECTED",
+                f"a proof of {address.kind} gates does not hold",
+                ids=ids,
+                hint="The prover or one of its verifiers deviated; nothing was opened",
+            )
+            error.address = address
+            raise error
 
     def claim(self, address: ProofAddress) -> Claim:
         """Return the own statement as a verifier; raises LocalProtocolError PROOF_ORDER if there is none yet."""

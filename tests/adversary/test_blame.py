@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.blame import Account, ProofRejected, Verdict
+from mpc_ops.errors import LocalProtocolError, ProofRejected
+from mpc_ops.protocol.blame import Account, Verdict
 from mpc_ops.protocol.boolean import and_many
 from mpc_ops.protocol.party import Party
 from mpc_ops.protocol.products import RingGateLog, multiply
