@@ -220,7 +220,9 @@ def test_intersection_of_ascending_sets(sums, monkeypatch):
     extra = {"x": None} if sums else {}
     shapes = ({"k": 12, **extra}, {"k": 12})
     merged = Cost(
-        lambda flow, a, b: merge_sorted(flow, [a, b], [SortKey("k")], stable=False), *[{"k": 12, **extra}] * 2, count=(2, 3)
+        lambda flow, a, b: merge_sorted(flow, [a, b], [SortKey("k")], stable=False),
+        *[{"k": 12, **extra}] * 2,
+        count=(2, 3),
     )
     order, unique = 3 * 12 - 2 - log2(12), any_unit_cost(1, 64)
     rounds = 1 + log2(12) + unique.depth + 1 + log2(12) + 2 + len(sums) + 3 + 1
