@@ -19,6 +19,7 @@ import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.kernels import calls, compiled
+from mpc_ops.protocol.and_kernels import Components
 from mpc_ops.protocol.party import Steps
 from mpc_ops.protocol.proof_and import AndLog
 from mpc_ops.protocol.shares import (
@@ -42,6 +43,8 @@ Circuit: TypeAlias = Generator[Sequence[tuple[B, B]], Sequence[B], T]
 """A circuit on shares of type B that ends with a T."""
 
 _CHUNK_WORDS = 8192
+_LARGE_WORDS = 4096
+"""Words of a pair from which on joining several in one vector would cost more than a call for each."""
 
 
 def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> Steps[list[B]]:
@@ -65,19 +68,41 @@ def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> St
         check_boolean(stage, right)
         if left.first.shape != right.first.shape or left.count != right.count:
             raise LocalProtocolError("PLANES_INVALID", "shares of different shapes cannot be ANDed", ids=stage.ids())
-    x = (_flat([left.first for left, _ in pairs]), _flat([left.second for left, _ in pairs]))
-    y = (_flat([right.first for _, right in pairs]), _flat([right.second for _, right in pairs]))
-    words = len(x[0])
+    words = sum(left.first.size for left, _ in pairs)
     if words == 0:
         return [left for left, _ in pairs]
+    operands = _operands(pairs, words)
     masks = stage.streams("and", words)
-    own = _products(x, y, masks)
+    own = np.empty(words, dtype=np.uint64)
+    for part, x, y in operands:
+        _products(x, y, (masks[0][part], masks[1][part]), own[part])
     inbound = yield from stage.exchange(step, to_prev=as_body(own), expect_next=words * LANE_BYTES)
     z = (own, from_body(inbound.from_next, words))
     if isinstance(stage, ActiveStage):
-        stage.log(AndLog).add(x, y, z, masks)
+        log = stage.log(AndLog)
+        for part, x, y in operands:
+            log.add(x, y, (z[0][part], z[1][part]), (masks[0][part], masks[1][part]))
+        # Proofs take as much memory as operands: what is not needed any more goes first.
+        del operands, masks, x, y
         yield from stage.settle()
     return _cut(pairs, z)
+
+
+def _operands(
+    pairs: Sequence[tuple[BooleanPlanes, BooleanPlanes]], words: int
+) -> list[tuple[slice, Components, Components]]:
+    """Return both operands' components in words, and where they stand in the message: large ones as they are, small ones joined."""
+    if words < _LARGE_WORDS * len(pairs):
+        x = (_flat([left.first for left, _ in pairs]), _flat([left.second for left, _ in pairs]))
+        y = (_flat([right.first for _, right in pairs]), _flat([right.second for _, right in pairs]))
+        return [(slice(0, words), x, y)]
+    out, place = [], 0
+    for left, right in pairs:
+        size = left.first.size
+        x, y = ((share.first.reshape(-1), share.second.reshape(-1)) for share in (left, right))
+        out.append((slice(place, place + size), x, y))
+        place += size
+    return out
 
 
 def _flat(planes: Sequence[Any]) -> RingArray:
@@ -86,14 +111,11 @@ def _flat(planes: Sequence[Any]) -> RingArray:
     return planes[0].reshape(-1) if len(planes) == 1 else np.concatenate([part.reshape(-1) for part in planes])
 
 
-def _products(
-    x: tuple[RingArray, RingArray], y: tuple[RingArray, RingArray], masks: tuple[RingArray, RingArray]
-) -> RingArray:
-    """Return z_i, in blocks that stay in the cache."""
-    out = np.empty(len(x[0]), dtype=np.uint64)
+def _products(x: Components, y: Components, masks: Components, out: RingArray) -> None:
+    """Write z_i, in blocks that stay in the cache."""
     if compiled():
         calls.and_words(x, y, masks, out)
-        return out
+        return
     for start in range(0, len(out), _CHUNK_WORDS):
         part = slice(start, start + _CHUNK_WORDS)
         z = y[0][part] ^ y[1][part]
@@ -102,7 +124,6 @@ def _products(
         z ^= masks[0][part]
         z ^= masks[1][part]
         out[part] = z
-    return out
 
 
 def _cut(pairs: Sequence[tuple[B, B]], z: tuple[RingArray, RingArray]) -> list[B]:
@@ -135,6 +156,8 @@ def evaluate(stage: ComputeStage, step: str, circuits: Sequence[Circuit[B, T]]) 
             start += len(wanted)
             _step(place, circuits[place], mine, following, results)
         waiting = following
+        # Operands and results may be large; circuits keep what they still need.
+        del pairs, products, wanted, mine
         depth += 1
     return [results[place] for place in range(len(circuits))]
 

@@ -70,10 +70,14 @@ def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
 def _compared(flow: Flow, step: str, words: KeyWords, left: RowIndex, right: RowIndex) -> Steps[list[BooleanPlanes]]:
     """Return "left row's key < right row's key" in blocks of whole words."""
     size = max(WORD_BITS, LEVEL_BITS // words.width // WORD_BITS * WORD_BITS)
+    blocks = [(start, left[start : start + size], right[start : start + size]) for start in range(0, len(left), size)]
+    del left, right
     bits: list[BooleanPlanes] = []
-    for start in range(0, len(left), size):
-        circuit = less(*(words.planes(flow, side[start : start + size]) for side in (left, right)))
-        bits += yield from evaluate(flow.stage, step if not start else f"{step}/{start}", [circuit])
+    while blocks:
+        # A comparison's positions and planes are let go as soon as the next step does not need them.
+        start, *sides = blocks.pop(0)
+        circuits = [less(*(words.planes(flow, sides.pop(0)) for _ in range(2)))]
+        bits += yield from evaluate(flow.stage, step if not start else f"{step}/{start}", circuits)
     return bits
 
 
