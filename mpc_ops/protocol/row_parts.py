@@ -28,6 +28,7 @@ RowOrder: TypeAlias = NDArray[np.int64]
 Matrix: TypeAlias = NDArray[np.uint64]
 
 _MAX_DRAWS = 64
+_CHUNK = 1 << 16
 
 
 def random_order(seed: bytes, count: int) -> RowOrder:
@@ -38,11 +39,14 @@ def random_order(seed: bytes, count: int) -> RowOrder:
     """
     for draw in range(_MAX_DRAWS):
         keys = expand(seed, count, "permutation", draw)
-        order = np.argsort(keys)
-        drawn = keys[order]
-        if not bool(np.any(drawn[1:] == drawn[:-1])):
-            return np.asarray(order, dtype=np.int64)
+        order = np.asarray(np.argsort(keys), dtype=np.int64)
+        if not any(_repeats(keys[order[start : start + _CHUNK + 1]]) for start in range(0, count, _CHUNK)):
+            return order
     raise LocalProtocolError("STREAM_TOO_LONG", "no permutation without equal keys was drawn")  # pragma: no cover
+
+
+def _repeats(ordered: RingArray) -> bool:
+    return bool(np.any(ordered[1:] == ordered[:-1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class RowShape:
         return self._parts(flat[: ends[0]], flat[ends[0] : ends[1]], flat[ends[1] : ends[2]], high)
 
     def read(self, body: Body) -> RowParts:
-        """Return the component that a message holds.
+        """Return the component that a message holds; it may share the message's memory and is not to be changed.
 
         Raises:
             PeerProtocolError: LENGTH_INVALID.
@@ -119,9 +123,10 @@ class RowShape:
         return parts
 
 
-def _words(raw: NDArray[np.uint8], place: int, words: int) -> tuple[RingArray, int]:
-    stop = place + LANE_BYTES * words
-    return raw[place:stop].view("<u8").astype(np.uint64), stop
+def _words(raw: NDArray[np.uint8], place: int, count: int) -> tuple[RingArray, int]:
+    stop = place + LANE_BYTES * count
+    words = raw[place:stop].view("<u8").astype(np.uint64, copy=False)
+    return words if words.flags.aligned else words.copy(), stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,28 @@ class RowParts:
             high = np.asarray(self.high + other.high)
             high += low < self.low
         return type(self)(self.shape, self.planes ^ other.planes, self.tags ^ other.tags, low, high)
+
+    def add(self, other: RowParts) -> Self:
+        """Add another component to this one, whose arrays are the caller's own, and return it."""
+        self._mix(other)
+        np.add(self.low, other.low, out=self.low)
+        if self.shape.wide:
+            np.add(self.high, other.high, out=self.high)
+            np.add(self.high, self.low < other.low, out=self.high)
+        return self
+
+    def subtract(self, other: RowParts) -> Self:
+        """Subtract another component from this one, whose arrays are the caller's own, and return it."""
+        self._mix(other)
+        if self.shape.wide:
+            np.subtract(self.high, other.high, out=self.high)
+            np.subtract(self.high, self.low < other.low, out=self.high)
+        np.subtract(self.low, other.low, out=self.low)
+        return self
+
+    def _mix(self, other: RowParts) -> None:
+        np.bitwise_xor(self.planes, other.planes, out=self.planes)
+        np.bitwise_xor(self.tags, other.tags, out=self.tags)
 
     def minus(self, other: RowParts) -> Self:
         """Return the difference: XOR of planes and tags, - of ring columns."""

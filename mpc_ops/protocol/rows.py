@@ -23,6 +23,8 @@ __all__ = ["Column", "Rows", "aligned_blocks", "cut_block", "pick_planes", "pick
 Column: TypeAlias = BooleanPlanes | RingVector
 RowIndex: TypeAlias = NDArray[np.int64]
 
+_PICKED_ROWS = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -136,13 +138,16 @@ def pick_rows(column: Column, index: RowIndex) -> Column:
 
 def pick_planes(planes: PlaneArray, count: int, index: RowIndex) -> PlaneArray:
     """Return planes of the values at positions that the caller has checked: value j is value index[j] of `count`."""
-    parts = []
+    out = np.empty((len(planes), words_for(len(index))), dtype=np.uint64)
     for low in range(0, len(planes), MAX_WIDTH):
         part = np.ascontiguousarray(planes[low : low + MAX_WIDTH])
         values = from_planes(part, count)
-        # Mode `clip` spares numpy a second copy of what it takes; the positions are within the column.
-        parts.append(to_planes(np.take(values, index, mode="clip"), len(part)))
-    return np.concatenate(parts) if parts else np.zeros((0, words_for(len(index))), dtype=np.uint64)
+        for start in range(0, len(index), _PICKED_ROWS):
+            # Mode `clip` spares numpy a second copy of what it takes; the positions are within the column.
+            taken = np.take(values, index[start : start + _PICKED_ROWS], mode="clip")
+            place = slice(start // WORD_BITS, start // WORD_BITS + words_for(len(taken)))
+            out[low : low + len(part), place] = to_planes(taken, len(part))
+    return out
 
 
 def stack_columns(columns: Sequence[Column]) -> Column:

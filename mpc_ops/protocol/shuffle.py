@@ -86,12 +86,12 @@ def shuffle_in_stage(stage: ComputeStage, rows: Rows, skips: Mapping[str, int] =
     shape = RowShape(rows.count, width, 0, tuple(skips.get(name, 0) for name in ring), wide=False)
     if shape.size == 0:
         return rows
-    first, second = (_component(shape, rows, side) for side in ("first", "second"))
+    parts = [_component(shape, rows, side) for side in ("first", "second")]
     if not isinstance(stage, ActiveStage):
-        out, _ = yield from two_passes(stage, shape, first, second)
+        out, _ = yield from two_passes(stage, shape, parts)
         return _rows(rows, out)
-    key, tagged, first, second = yield from add_tags(stage, shape, first, second)
-    out, checks = yield from two_passes(stage, tagged, first, second)
+    key, tagged, *parts = yield from add_tags(stage, shape, *parts)
+    out, checks = yield from two_passes(stage, tagged, parts)
     stage.log(TagLog).append(key, checks)
     yield from stage.settle()
     return _rows(rows, out)

@@ -19,31 +19,36 @@ _READY = b"\x01"
 
 
 def two_passes(
-    stage: ComputeStage, shape: RowShape, first: RowParts, second: RowParts
+    stage: ComputeStage, shape: RowShape, held: list[RowParts]
 ) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
     """Return both components of the rows in a secret random order, and what is to be compared.
+
+    `held` has both components before; it is emptied, so that they are let go as soon as they have been used.
 
     Rounds: 2.  Sent: `shape.size` bytes by positions 0 and 2, twice that and 1 by position 1.
     Raises: PeerProtocolError LENGTH_INVALID.
     """
     seeds = dict(zip(held_by(stage.party), stage.seeds("shuffle"), strict=True))
     if stage.party == 0:
-        result = yield from _position_0(stage, first.plus(second), seeds)
+        result = yield from _position_0(stage, shape, held, seeds)
     elif stage.party == 1:
-        result = yield from _position_1(stage, second, seeds)
+        result = yield from _position_1(stage, shape, held, seeds)
     else:
+        held.clear()
         result = yield from _position_2(stage, shape, seeds)
     return result
 
 
 def _position_0(
-    stage: ComputeStage, held: RowParts, seeds: Mapping[int, bytes]
+    stage: ComputeStage, shape: RowShape, held: list[RowParts], seeds: Mapping[int, bytes]
 ) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
-    shape = held.shape
+    before = shape.mask(seeds[1], "z")
+    while held:
+        before.add(held.pop())
     order = random_order(seeds[1], shape.count)
-    before = held.plus(shape.mask(seeds[1], "z"))
-    onward = before.permuted(order.take(random_order(seeds[0], shape.count))).plus(shape.mask(seeds[0], "z"))
-    yield from stage.exchange("shuffle-1", to_next=onward.body())
+    onward = before.permuted(order.take(random_order(seeds[0], shape.count))).add(shape.mask(seeds[0], "z")).body()
+    yield from stage.exchange("shuffle-1", to_next=onward)
+    del onward
     # Position 1 says when it is there, so that no party runs far ahead of another.
     yield from stage.exchange("shuffle-2", expect_next=len(_READY))
     out = shape.mask(seeds[0], "out"), shape.mask(seeds[1], "out")
@@ -51,16 +56,19 @@ def _position_0(
 
 
 def _position_1(
-    stage: ComputeStage, held: RowParts, seeds: Mapping[int, bytes]
+    stage: ComputeStage, shape: RowShape, held: list[RowParts], seeds: Mapping[int, bytes]
 ) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
-    shape = held.shape
-    ahead = held.minus(shape.mask(seeds[1], "z")).permuted(random_order(seeds[1], shape.count))
-    inbound = yield from stage.exchange("shuffle-1", to_next=ahead.body(), expect_prev=shape.size)
+    masked = held.pop().minus(shape.mask(seeds[1], "z"))
+    held.clear()
+    ahead = masked.permuted(random_order(seeds[1], shape.count)).body()
+    del masked
+    inbound = yield from stage.exchange("shuffle-1", to_next=ahead, expect_prev=shape.size)
+    del ahead
     half = shape.read(inbound.from_prev)
     own = shape.mask(seeds[1], "out")
-    part = half.permuted(random_order(seeds[2], shape.count)).minus(own)
+    part = half.permuted(random_order(seeds[2], shape.count)).subtract(own)
     inbound = yield from stage.exchange("shuffle-2", to_prev=_READY, to_next=part.body(), expect_next=shape.size)
-    common = part.plus(shape.read(inbound.from_next))
+    common = part.add(shape.read(inbound.from_next))
     return (own, common), [TagCheck(2, (half,)), TagCheck(0, (common,), negative=True)]
 
 
@@ -69,11 +77,11 @@ def _position_2(
 ) -> Steps[tuple[tuple[RowParts, RowParts], Sequence[TagCheck]]]:
     inbound = yield from stage.exchange("shuffle-1", expect_prev=shape.size)
     received = shape.read(inbound.from_prev)
-    half = received.permuted(random_order(seeds[0], shape.count)).minus(shape.mask(seeds[0], "z"))
+    half = received.permuted(random_order(seeds[0], shape.count)).subtract(shape.mask(seeds[0], "z"))
     own = shape.mask(seeds[0], "out")
-    part = half.permuted(random_order(seeds[2], shape.count)).minus(own)
+    part = half.permuted(random_order(seeds[2], shape.count)).subtract(own)
     inbound = yield from stage.exchange("shuffle-2", to_prev=part.body(), expect_prev=shape.size)
-    common = part.plus(shape.read(inbound.from_prev))
+    common = part.add(shape.read(inbound.from_prev))
     checks = [
         TagCheck(0, (received,), negative=True),
         TagCheck(1, (half,), negative=True),
