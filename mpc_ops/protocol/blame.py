@@ -5,7 +5,7 @@ they said to each other, what they heard, and the last coin; the prover states w
 values are masked as they are between the verifiers, so no input is disclosed (Boyle et al. CCS'19; protocols.md 7 of the
 design). The statements are signed by the layer above; the verdict follows from them alone:
 
-    the verifiers gave different coins, or one heard another thing than the other said    the pair of verifiers
+    the verifiers gave different coins or sizes, or one heard other than the other said   the pair of verifiers
     the prover's account differs from what L said                                         the pair of prover and L
     the prover's account differs from what R said                                         the pair of prover and R
     all agree and the check fails                                                         the prover
@@ -26,7 +26,7 @@ from typing import TypeAlias
 from mpc_ops.errors import LocalProtocolError, ProofRejected
 from mpc_ops.protocol.party import Body
 
-__all__ = ["Account", "Claim", "DisputeBook", "ProofAddress", "Verdict", "verdict"]
+__all__ = ["Account", "Claim", "DisputeBook", "ProofAddress", "ProofShape", "Verdict", "verdict"]
 
 Fits: TypeAlias = Callable[[bytes, bytes], bool]
 """Whether L's and R's values pass the proof's checks."""
@@ -44,6 +44,21 @@ class ProofAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofShape:
+    """What the plan's order fixes of a proof: all that repeating its check needs beside what the verifiers said.
+
+    Attributes:
+        words: gate words of an AND batch, padding included; 0 for ring products.
+        outputs: outputs of a batch of ring products, 0 for AND gates.
+        terms: terms of all its outputs together.
+    """
+
+    words: int = 0
+    outputs: int = 0
+    terms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A verifier's statement.
 
@@ -54,6 +69,7 @@ class Claim:
         heard: what it heard from the other verifier.
         coin: seed of the last level's coin.
         rejects: whether the check failed here.
+        shape: of the proof.
     """
 
     address: ProofAddress
@@ -62,6 +78,7 @@ class Claim:
     heard: bytes
     coin: bytes
     rejects: bool
+    shape: ProofShape = ProofShape()
 
     def __repr__(self) -> str:
         return f"Claim({self.address}, verifier={self.verifier}, rejects={self.rejects}, <redacted>)"
@@ -100,6 +117,7 @@ class DisputeBook:
         self._party = party
         self._answers: dict[ProofAddress, Callable[[bytes], tuple[bytes, bytes]]] = {}
         self._seen: dict[ProofAddress, _Seen] = {}
+        self._stated: dict[ProofAddress, bytes] = {}
 
     def prove(self, address: ProofAddress, answer: Callable[[bytes], tuple[bytes, bytes]]) -> None:
         """Note how the own proof answers, given the last coin. A peer is at most one batch behind: older ones are forgotten."""
@@ -107,7 +125,14 @@ class DisputeBook:
         self._answers[address] = answer
 
     def verify(
-        self, address: ProofAddress, exchange: tuple[Body, Body], coin: bytes, fits: Fits, ids: dict[str, object]
+        self,
+        address: ProofAddress,
+        exchange: tuple[Body, Body],
+        coin: bytes,
+        fits: Fits,
+        ids: dict[str, object],
+        *,
+        shape: ProofShape,
     ) -> None:
         """Note what was said and heard about a neighbour's proof, and judge it.
 
@@ -117,6 +142,7 @@ class DisputeBook:
             coin: seed of the last level's coin.
             fits: the check, given L's values and R's.
             ids: ids that place an error.
+            shape: what the plan fixes of the proof.
 
         Raises:
             ProofRejected: it does not hold.
@@ -124,7 +150,7 @@ class DisputeBook:
         own, other = map(bytes, exchange)
         left = self._party == (address.prover - 1) % 3
         holds = fits(own, other) if left else fits(other, own)
-        claim = Claim(address, self._party, own, other, coin, rejects=not holds)
+        claim = Claim(address, self._party, own, other, coin, not holds, shape)
         self._seen[address] = _Seen(claim, fits)
         if not holds:
             error = ProofRejected(
@@ -140,11 +166,16 @@ class DisputeBook:
         """Return the own statement as a verifier; raises LocalProtocolError PROOF_ORDER if there is none yet."""
         return self._one(address).claim
 
+    @property
+    def rejected(self) -> tuple[ProofAddress, ...]:
+        """Return the proofs that failed here."""
+        return tuple(address for address, seen in self._seen.items() if seen.claim.rejects)
+
     def account(self, address: ProofAddress, claims: Mapping[int, Claim]) -> Account:
         """Return the own statement as the prover, for the coin that both verifiers state.
 
         A second coin for the same proof would give a verifier a linear function of the secrets, so nothing is stated unless
-        both claims name one coin.
+        both claims name one coin, nor ever for another one.
 
         Raises:
             LocalProtocolError: PROOF_ORDER if that proof is not the own one, has not reached its end, is older than the last
@@ -155,9 +186,10 @@ class DisputeBook:
         known = [claim for claim in both if claim is not None and claim.address == address]
         if answer is None or address.prover != self._party or len(known) != 2 or not any(one.rejects for one in known):
             raise _unknown(address)
-        if not _same(known[0].coin, known[1].coin):
+        coin = known[0].coin
+        if not _same(coin, known[1].coin) or not _same(coin, self._stated.setdefault(address, coin)):
             raise _unknown(address)
-        left, right = answer(known[0].coin)
+        left, right = answer(coin)
         return Account(address, left, right)
 
     def judge(self, address: ProofAddress, claims: Mapping[int, Claim], account: Account | None) -> Verdict:
@@ -168,6 +200,7 @@ class DisputeBook:
         """Forget everything."""
         self._answers.clear()
         self._seen.clear()
+        self._stated.clear()
 
     def _one(self, address: ProofAddress) -> _Seen:
         found = self._seen.get(address)
@@ -203,6 +236,8 @@ def verdict(address: ProofAddress, claims: Mapping[int, Claim], account: Account
         return Verdict((), "a statement is missing")
     if not _same(one.coin, other.coin):
         return Verdict((left, right), "the verifiers gave different coins")
+    if one.shape != other.shape:
+        return Verdict((left, right), "the verifiers gave different sizes of the proof")
     if not _same(one.said, other.heard) or not _same(other.said, one.heard):
         return Verdict((left, right), "one verifier heard another thing than the other said")
     if not _same(account.left, one.said):

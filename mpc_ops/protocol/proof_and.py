@@ -28,17 +28,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field as data
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from mpc_ops.errors import Abort, PeerProtocolError
+from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, Components, GatePile, Side, cross_gates, fold_gates
-from mpc_ops.protocol.blame import ProofAddress
+from mpc_ops.protocol.blame import Fits, ProofAddress, ProofShape
 from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.stage import ActiveStage, GateLog
 from mpc_ops.randomness import ContextItem, encode_context, expand
@@ -54,6 +54,7 @@ __all__ = [
     "RightVerifier",
     "proof_bytes",
     "proof_rounds",
+    "public_check",
     "values_fit",
 ]
 
@@ -339,9 +340,24 @@ def _pass(proof: AndProof, left: bytes, right: bytes) -> bool:
     return values_fit(_read_final(left, proof, {}), _read_final(right, proof, {}), proof.field)
 
 
+def public_check(shape: ProofShape) -> Fits:
+    """Return the check of a proof from its shape alone, for whoever repeats it after a dispute (blame.verdict).
+
+    Raises:
+        LocalProtocolError: RING_LENGTH if there is no batch of such a shape. The check: PeerProtocolError as a verifier's.
+    """
+    if shape.words < 1 or AndLog.layout.padded(shape.words) != shape.words or shape.outputs or shape.terms:
+        raise LocalProtocolError("RING_LENGTH", "no batch of AND gates has this shape", got=repr(shape))
+    return partial(_pass, AndProof((), 0, shape.words, AndLog.layout))
+
+
 def _answer(prover: AndProver, coin: bytes) -> tuple[bytes, bytes]:
     left, right = prover.statement(coin)
     return _encode(left.elements()), _encode(right.elements())
+
+
+_Part: TypeAlias = tuple[Components, Components, Components, Components, slice]
+"""Inputs, output and masks of gates, and which of their words."""
 
 
 class AndLog(GateLog):
@@ -352,7 +368,8 @@ class AndLog(GateLog):
 
     def __init__(self, stage: ActiveStage) -> None:
         super().__init__(stage)
-        self._piles: list[GatePile | Callable[[], GatePile]] = []
+        self._piles: list[GatePile | list[_Part]] = []
+        self._sizes: list[int] = []
         self._words = 0
 
     @property
@@ -364,8 +381,8 @@ class AndLog(GateLog):
             r: tuple[RingArray, RingArray]) -> None:  # fmt: skip
         """Log gate words: both components of the inputs, of the output and of the masks; none of them is changed afterwards.
 
-        A pile is a batch: parts of at most the limit, as many as fit it, so that batches end where the plan's order says. A part
-        that fills a batch is proven at once and copied only then.
+        A pile is a batch: parts of at most the limit, as many as fit it, so that batches end where the plan's order says. They are
+        copied when they are proven, or by `keep`.
 
         Raises:
             LocalProtocolError: STAGE_ORDER behind the barrier; RING_LENGTH.
@@ -374,28 +391,42 @@ class AndLog(GateLog):
         words = len(check_ring(x[0]))
         for vector in (*x, *y, *z, *r):
             check_ring(vector, words)
-        most = max(1, self.stage.terms.limit_bytes // _LOGGED_BYTES)
+        most = self._most
         for at in range(0, words, most):
             part = slice(at, min(at + most, words))
-            if part.stop - at == most:
-                self._piles.append(partial(self._pile, (x, y, z, r), part))
-                continue
-            last = self._piles[-1] if self._piles else None
-            if not isinstance(last, GatePile) or last.words + part.stop - at > most:
-                last = GatePile(self.layout, most)
-                self._piles.append(last)
-            last.add(x, y, z, r, part)
+            size = part.stop - at
+            if not self._piles or self._sizes[-1] + size > most:
+                self._piles.append([])
+                self._sizes.append(0)
+            last = self._piles[-1]
+            if isinstance(last, GatePile):
+                last.add(x, y, z, r, part)
+            else:
+                last.append((x, y, z, r, part))
+            self._sizes[-1] += size
         self._words += words
 
-    def _pile(self, gates: tuple[Components, Components, Components, Components], part: slice) -> GatePile:
-        pile = GatePile(self.layout, part.stop - part.start)
-        pile.add(*gates, part)
+    @property
+    def _most(self) -> int:
+        return max(1, self.stage.terms.limit_bytes // _LOGGED_BYTES)
+
+    def keep(self) -> None:
+        """Copy what has been logged and is not proven yet, so that operands can be let go."""
+        for place, found in enumerate(self._piles):
+            if isinstance(found, list):
+                self._piles[place] = self._pile(found, self._sizes[place])
+
+    def _pile(self, parts: Sequence[_Part], words: int) -> GatePile:
+        pile = GatePile(self.layout, self._most, room=words)
+        for part in parts:
+            pile.add(*part)
         return pile
 
     def _roles(self, batch: int) -> tuple[AndProver, LeftVerifier, RightVerifier]:
         """Take the oldest pile and return the own three parts in its proofs."""
-        oldest = self._piles.pop(0)
-        pile = oldest if isinstance(oldest, GatePile) else oldest()
+        oldest, size = self._piles.pop(0), self._sizes.pop(0)
+        pile = oldest if isinstance(oldest, GatePile) else self._pile(oldest, size)
+        del oldest
         self._words -= pile.words
         stage, keys = self.stage, self.stage.keys
         context = (*stage.terms.context(stage.name), self.kind, batch)
@@ -485,6 +516,7 @@ class AndLog(GateLog):
                 coins[turn],
                 partial(_pass, proof),
                 {**stage.ids(), "batch": batch, "prover": stage.terms.members[proof.prover]},
+                shape=ProofShape(words=proof.words),
             )
 
     def _address(self, batch: int, prover: int) -> ProofAddress:
@@ -496,4 +528,5 @@ class AndLog(GateLog):
     def wipe(self) -> None:
         """Forget all gates."""
         self._piles.clear()
+        self._sizes.clear()
         self._words = 0

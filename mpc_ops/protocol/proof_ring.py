@@ -28,7 +28,8 @@ from functools import partial
 
 import numpy as np
 
-from mpc_ops.protocol.blame import ProofAddress
+from mpc_ops.errors import LocalProtocolError
+from mpc_ops.protocol.blame import Fits, ProofAddress, ProofShape
 from mpc_ops.protocol.party import Body, Steps
 from mpc_ops.protocol.ring_claim import check_bound
 from mpc_ops.protocol.ring_roles import (
@@ -46,7 +47,7 @@ from mpc_ops.randomness import SEED_BYTES
 from mpc_ops.ring import wide
 from mpc_ops.ring.wide import Wide
 
-__all__ = ["passes", "proof_bytes", "prove_batch"]
+__all__ = ["passes", "proof_bytes", "prove_batch", "public_check"]
 
 
 def passes(place: Place, left: Body, right: Body) -> bool:
@@ -71,6 +72,17 @@ def passes(place: Place, left: Body, right: Body) -> bool:
     rest = sums[2 * repetitions :]
     found = Wide(np.concatenate([differences.low, rest.low]), np.concatenate([differences.high, rest.high]))
     return wide.equal(params.claim(found), zero)
+
+
+def public_check(shape: ProofShape) -> Fits:
+    """Return the check of a proof from its shape alone, for whoever repeats it after a dispute (blame.verdict).
+
+    Raises:
+        LocalProtocolError: RING_LENGTH if there is no batch of such a shape. The check: what `passes` raises.
+    """
+    if shape.outputs < 1 or shape.terms < 1 or shape.words:
+        raise LocalProtocolError("RING_LENGTH", "no batch of products has this shape", got=repr(shape))
+    return partial(passes, Place((), 0, shape.outputs, shape.terms))
 
 
 def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> Steps[None]:
@@ -162,6 +174,7 @@ def _open_and_check(
             last_seed,
             partial(passes, place),
             {**stage.ids(), **place.ids(), "prover": stage.terms.members[place.prover]},
+            shape=ProofShape(outputs=place.outputs, terms=place.terms),
         )
 
 
