@@ -24,7 +24,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.kernels import calls, compiled
 from mpc_ops.protocol.party import Steps, together
 from mpc_ops.protocol.proof_ring import prove_batch
-from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, FactorView, GateView
+from mpc_ops.protocol.ring_claim import MAX_OUTPUT_TERMS, RING_64, FactorView, GateView, RingParams
 from mpc_ops.protocol.ring_roles import RingBatch
 from mpc_ops.protocol.shares import R, RingVector, check_ring_share, ring_of
 from mpc_ops.protocol.stage import ActiveStage, ComputeStage, GateLog
@@ -57,6 +57,7 @@ class RingGateLog(GateLog):
     """Products of a stage that are still to be proven."""
 
     kind: ClassVar[str] = "ring"
+    params: ClassVar[RingParams] = RING_64
 
     def __init__(self, stage: ActiveStage) -> None:
         super().__init__(stage)
@@ -107,7 +108,10 @@ class RingGateLog(GateLog):
             PeerProtocolError: LENGTH_INVALID, ELEMENT_INVALID.
         """
         groups = self.take()
-        yield from together(*(prove_batch(self.stage, batch, number, view) for number, view in enumerate(groups)))
+        proofs = (
+            prove_batch(self.stage, batch, number, view, params=self.params) for number, view in enumerate(groups)
+        )
+        yield from together(*proofs)
 
     def wipe(self) -> None:
         """Forget all gates."""

@@ -31,7 +31,7 @@ import numpy as np
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.blame import Fits, ProofAddress, ProofShape
 from mpc_ops.protocol.party import Body, Steps
-from mpc_ops.protocol.ring_claim import check_bound
+from mpc_ops.protocol.ring_claim import RING_64, RingParams, check_bound
 from mpc_ops.protocol.ring_roles import (
     CoinSource,
     LeftVerifier,
@@ -47,7 +47,7 @@ from mpc_ops.randomness import SEED_BYTES
 from mpc_ops.ring import wide
 from mpc_ops.ring.wide import Wide
 
-__all__ = ["passes", "proof_bytes", "prove_batch", "public_check"]
+__all__ = ["kind_of", "passes", "proof_bytes", "prove_batch", "public_check"]
 
 
 def passes(place: Place, left: Body, right: Body) -> bool:
@@ -85,7 +85,14 @@ def public_check(shape: ProofShape) -> Fits:
     return partial(passes, Place((), 0, shape.outputs, shape.terms))
 
 
-def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> Steps[None]:
+def kind_of(params: RingParams) -> str:
+    """Return the kind of gates as it stands in contexts and addresses."""
+    return "ring" if params == RING_64 else f"ring{params.gate_bits}"
+
+
+def prove_batch(
+    stage: ActiveStage, batch: int, group: int, view: RingBatch, *, params: RingParams = RING_64
+) -> Steps[None]:
     """Prove own products of a batch and verify those of both others, all three proofs in the same rounds.
 
     Run by: all three parties, in lock-step, with the stage's FLUSH in the first round.
@@ -95,6 +102,7 @@ def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> 
         batch: the stage's batch number.
         group: which part of that batch; parts run side by side.
         view: own view; not empty.
+        params: the rings; each kind of gates has contexts, coins and addresses of its own.
 
     Rounds: 2 f + 2 with f = folds_of(terms).  Sent per party: 8 bytes per output, the matrices (16 bytes an element), 32 f
         bytes of seeds, 32 f of digests and two openings; see `proof_bytes`.
@@ -107,21 +115,21 @@ def prove_batch(stage: ActiveStage, batch: int, group: int, view: RingBatch) -> 
         PeerProtocolError: LENGTH_INVALID, ELEMENT_INVALID.
         LocalProtocolError: RING_PROOF_WEAK.
     """
-    party, keys = stage.party, stage.keys
-    places = {prover: _place_of(stage, batch, group, prover, view) for prover in range(3)}
+    party, keys, kind = stage.party, stage.keys, kind_of(params)
+    places = {prover: _place_of(stage, batch, group, prover, view=view, params=params) for prover in range(3)}
     own, after, before = places[party], places[(party + 1) % 3], places[(party - 1) % 3]
     check_bound(own.params, own.folds)
 
     def coins(prover: int) -> CoinSource:
-        return lambda step: stage.coin(batch, f"ring-{group}", prover, str(step))
+        return lambda step: stage.coin(batch, f"{kind}-{group}", prover, str(step))
 
     prover = RingProver(own, view, (keys.first.prg, keys.second.prg))
     left = LeftVerifier(after, view, keys.second.prg, coins(after.prover))
     right = RightVerifier(before, view, keys.first.prg, coins(before.prover))
-    step = f"ring-{group}"
+    step = f"{kind}-{group}"
 
     def address(prover_at: int) -> ProofAddress:
-        return ProofAddress(stage.name, batch, "ring", group, prover_at)
+        return ProofAddress(stage.name, batch, kind, group, prover_at)
 
     inbound = yield from stage.exchange(
         f"{step}-carries", to_prev=prover.carry_message(), expect_next=after.carry_bytes
@@ -178,9 +186,11 @@ def _open_and_check(
         )
 
 
-def _place_of(stage: ActiveStage, batch: int, group: int, prover: int, view: RingBatch) -> Place:
+def _place_of(stage: ActiveStage, batch: int, group: int, prover: int, *, view: RingBatch, params: RingParams) -> Place:
     context = (*stage.terms.context(stage.name), batch, group)
-    return Place(context, prover, view.own.outputs, view.own.terms, members=stage.terms.members)
+    if params != RING_64:
+        context = (*context, kind_of(params))
+    return Place(context, prover, view.own.outputs, view.own.terms, params, members=stage.terms.members)
 
 
 def proof_bytes(place: Place) -> int:

@@ -24,7 +24,10 @@ __all__ = [
     "B",
     "BooleanPlanes",
     "BooleanShare",
+    "CounterShare",
+    "CounterVector",
     "PassiveBooleanShare",
+    "PassiveCounterShare",
     "PassiveRingShare",
     "R",
     "RingShare",
@@ -32,16 +35,20 @@ __all__ = [
     "and_public",
     "boolean_of",
     "check_boolean",
+    "check_counter",
     "check_owner",
     "check_ring_share",
     "concat",
+    "counter_of",
     "derived",
     "invert",
+    "pack_counters",
     "public_like",
     "rebuilt",
     "repeat_plane",
     "ring_of",
     "ring_zero",
+    "unpack_counters",
     "xor",
     "xor_public",
 ]
@@ -190,7 +197,94 @@ class PassiveRingShare(RingVector):
     """A share over Z_2^64 of a passive session."""
 
 
-def _same(left: BooleanPlanes | RingVector, right: BooleanPlanes | RingVector) -> None:
+_COUNTER_MASK = np.uint64(0xFFFFFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class CounterVector:
+    """What a position holds of a vector over Z_2^32: components `party` and `party + 1`. Use one of the two subclasses.
+
+    Half the traffic of `RingVector`, for numbers that are known to be below 2^32: counts of rows.
+
+    Attributes:
+        session: session id that it belongs to.
+        party: position.
+        first: component `party`, shape (n,), uint64 words below 2^32.
+        second: component `party + 1`.
+    """
+
+    session: str
+    party: int
+    first: RingArray
+    second: RingArray
+
+    def __post_init__(self) -> None:
+        held_by(self.party)
+        if type(self) is CounterVector:
+            raise LocalProtocolError("SHARE_FOREIGN", "a share is active or passive")
+        check_ring(self.second, len(check_ring(self.first)))
+        if bool(np.any((self.first | self.second) > _COUNTER_MASK)):
+            raise LocalProtocolError("RING_TYPE", "a component of a counter is below 2^32")
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return len(self.first)
+
+    def words(self) -> tuple[RingArray, RingArray]:
+        """Return both components for an opening, two values a word."""
+        return pack_counters(self.first), pack_counters(self.second)
+
+    def combine(self, third: RingArray) -> RingArray:
+        """Return the value from the component that this position lacks, packed as in `words`."""
+        return np.asarray((self.first + self.second + unpack_counters(third, self.count)) & _COUNTER_MASK)
+
+    def of(self, first: RingArray, second: RingArray) -> Self:
+        """Return a share of the same kind of other components mod 2^32."""
+        return replace(self, first=first & _COUNTER_MASK, second=second & _COUNTER_MASK)
+
+    def plus(self, other: Self) -> Self:
+        """Return the share of x + y; no message."""
+        _same(self, other)
+        return self.of(self.first + other.first, self.second + other.second)
+
+    def minus(self, other: Self) -> Self:
+        """Return the share of x - y; no message."""
+        _same(self, other)
+        return self.of(self.first - other.first, self.second - other.second)
+
+    def total(self) -> Self:
+        """Return the share of the sum of all values, shape (1,); no message."""
+        sums = (part.sum(dtype=np.uint64, keepdims=True) for part in (self.first, self.second))
+        return self.of(*sums)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(party={self.party}, count={self.count}, <redacted>)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CounterShare(CounterVector):
+    """A share over Z_2^32 of an active session."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PassiveCounterShare(CounterVector):
+    """A share over Z_2^32 of a passive session."""
+
+
+def pack_counters(values: RingArray) -> RingArray:
+    """Return words below 2^32 as two a word, the last word padded with zeros."""
+    out = np.zeros(len(values) + len(values) % 2, dtype="<u4")
+    out[: len(values)] = values
+    return out.view("<u8").astype(np.uint64, copy=False)
+
+
+def unpack_counters(words: RingArray, count: int) -> RingArray:
+    """Return `count` values of packed words."""
+    return words.astype("<u8", copy=False).view("<u4")[:count].astype(np.uint64)
+
+
+def _same(left: BooleanPlanes | RingVector | CounterVector, right: BooleanPlanes | RingVector | CounterVector) -> None:
     if type(left) is not type(right) or (left.session, left.party) != (right.session, right.party):
         raise LocalProtocolError("SHARE_FOREIGN", "shares of different kinds, sessions or positions were mixed")
     if left.count != right.count:
@@ -205,12 +299,12 @@ def check_owner(stage: ComputeStage, share: object) -> None:
     """
     wanted: tuple[type, ...] = ()
     if isinstance(stage, ActiveStage):
-        wanted = (BooleanShare, RingShare)
+        wanted = (BooleanShare, RingShare, CounterShare)
     elif isinstance(stage, PassiveStage):
-        wanted = (PassiveBooleanShare, PassiveRingShare)
+        wanted = (PassiveBooleanShare, PassiveRingShare, PassiveCounterShare)
     if (
         type(share) not in wanted
-        or not isinstance(share, BooleanPlanes | RingVector)
+        or not isinstance(share, BooleanPlanes | RingVector | CounterVector)
         or (share.session, share.party) != (stage.terms.sid, stage.party)
     ):
         raise LocalProtocolError("SHARE_FOREIGN", "a share of another kind, session or position", ids=stage.ids())
@@ -228,6 +322,20 @@ def check_ring_share(stage: ComputeStage, share: object) -> None:
     if not isinstance(share, RingVector):
         raise LocalProtocolError("SHARE_FOREIGN", "a share over Z_2^64 is wanted", ids=stage.ids())
     check_owner(stage, share)
+
+
+def check_counter(stage: ComputeStage, share: object) -> None:
+    """Refuse what is not a share over Z_2^32 of this kind of stage, session and position; raises as `check_owner` does."""
+    if not isinstance(share, CounterVector):
+        raise LocalProtocolError("SHARE_FOREIGN", "a share over Z_2^32 is wanted", ids=stage.ids())
+    check_owner(stage, share)
+
+
+def counter_of(stage: ComputeStage, first: RingArray, second: RingArray) -> CounterVector:
+    """Return a share over Z_2^32 of the stage's kind; words are taken mod 2^32."""
+    session, party, active = _kind(stage)
+    kind = CounterShare if active else PassiveCounterShare
+    return kind(session, party, first & _COUNTER_MASK, second & _COUNTER_MASK)
 
 
 def boolean_of(stage: ComputeStage | RingVector, count: int, first: PlaneArray, second: PlaneArray) -> BooleanPlanes:
