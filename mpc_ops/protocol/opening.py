@@ -17,7 +17,7 @@ import numpy as np
 
 from mpc_ops.errors import Abort, LocalProtocolError
 from mpc_ops.protocol.party import Body, Steps
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, check_owner
+from mpc_ops.protocol.shares import BooleanPlanes, CounterVector, RingVector, check_owner
 from mpc_ops.protocol.stage import ActiveStage, BarrierToken, ComputeStage, PassiveStage
 from mpc_ops.randomness import encode_context
 from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body, to_bytes
@@ -57,7 +57,7 @@ class TopBytes:
         return out.view("<u8").astype(np.uint64, copy=False)
 
 
-Openable: TypeAlias = BooleanPlanes | RingVector | TopBytes
+Openable: TypeAlias = BooleanPlanes | RingVector | CounterVector | TopBytes
 """Anything shared; the stage refuses the other kind of session's."""
 
 _DIGEST_BYTES = 32
