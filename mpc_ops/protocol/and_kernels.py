@@ -102,10 +102,10 @@ Components: TypeAlias = tuple[RingArray, RingArray]
 class GatePile:
     """Gate words of one batch, as its proof reads them: x, y, e = x & y ^ z ^ r and r of both components, zero-padded."""
 
-    def __init__(self, layout: BlockLayout, most: int) -> None:
-        """Begin an empty pile for at most `most` words."""
+    def __init__(self, layout: BlockLayout, most: int, *, room: int = 0) -> None:
+        """Begin an empty pile for at most `most` words, with room for some."""
         self._layout, self._most = layout, most
-        self._rows: NDArray[np.uint64] = np.empty((8, 0), dtype=np.uint64)
+        self._rows: NDArray[np.uint64] = np.empty((8, layout.padded(room)), dtype=np.uint64)
         self.words = 0
 
     def add(self, x: Components, y: Components, z: Components, r: Components, part: slice) -> None:

@@ -85,6 +85,7 @@ def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> St
         # Proofs take as much memory as operands: what is not needed any more goes first.
         del operands, masks, x, y
         yield from stage.settle()
+        log.keep()
     return _cut(pairs, z)
 
 
