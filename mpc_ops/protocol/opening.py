@@ -38,6 +38,11 @@ class TopBytes:
     share: RingVector
     skip: int
 
+    @property
+    def party(self) -> int:
+        """Position that holds it."""
+        return self.share.party
+
     def words(self) -> tuple[RingArray, RingArray]:
         """Return both components' upper bytes, value after value, filled up to words with zeros."""
         return self._packed(self.share.first), self._packed(self.share.second)

@@ -32,9 +32,11 @@ from numpy.typing import NDArray
 
 from mpc_ops.errors import Abort, LocalProtocolError
 
-__all__ = ["MAX_PIVOTS", "MAX_ROWS", "QuickPlan"]
+__all__ = ["MAX_PIVOTS", "MAX_ROWS", "Places", "QuickPlan"]
 
 Index = NDArray[np.int64]
+Places = NDArray[np.int32]
+"""Row numbers: half as long as indices, because there are several for each row."""
 Bits = NDArray[np.bool_]
 
 MAX_ROWS = 1 << 30
@@ -63,8 +65,8 @@ class _Level:
     pivots: Index
     pivot_slots: list[tuple[Bits, Index]]
     inner: tuple[Index, Index]
-    member_rows: Index
-    rest_rows: Index
+    member_rows: Places
+    rest_rows: Places
     pairs: int
 
 
@@ -83,7 +85,7 @@ class QuickPlan:
                 "ROWS_INVALID", "too many rows, or another number of pivots than 1 to 15", got=count
             )
         self._pivots = pivots
-        self.order: Index = np.arange(count, dtype=np.int64)
+        self.order: Places = np.arange(count, dtype=np.int32)
         self._goal = count * _UNIT
         self._pace = isqrt(isqrt((1 + pivots) ** 3 * _UNIT**4))
         self.levels = self.comparisons = 0
@@ -93,7 +95,7 @@ class QuickPlan:
         self._known: Index = np.zeros(live, dtype=np.int64)
         self._level: _Level | None = None
 
-    def pairs(self) -> tuple[Index, Index] | None:
+    def pairs(self) -> tuple[Places, Places] | None:
         """Return the rows (left, right) that the next level compares, or None at the end. The bits go to `take`."""
         if len(self._start) == 0:
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpc_ops.protocol.boolean import evaluate
 from mpc_ops.protocol.compare import less
@@ -15,14 +14,15 @@ from mpc_ops.protocol.rows import RowIndex, Rows
 from mpc_ops.protocol.shares import BooleanPlanes, boolean_of, concat, public_like
 from mpc_ops.protocol.shuffle import shuffle
 from mpc_ops.protocol.sort_keys import NUMBER, SortKey, numbered, sort_planes
-from mpc_ops.protocol.sort_plan import QuickPlan
+from mpc_ops.protocol.sort_plan import Places, QuickPlan
 from mpc_ops.ring import RingArray
-from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, to_planes
+from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, to_planes, words_for
 
 __all__ = ["LEVEL_BITS", "NUMBER", "KeyWords", "quick_order", "quick_sort"]
 
 LEVEL_BITS = 1 << 27
 """Most bits of keys on one side of the comparisons of a block: messages of at most 16 MiB."""
+_TAKEN_ROWS = 1 << 16
 
 
 def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> Steps[Rows]:
@@ -64,10 +64,10 @@ def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
         del pairs
         opened = yield from flow.open(bits)
         plan.take(np.concatenate(opened).astype(np.bool_))
-    return plan.order
+    return plan.order.astype(np.int64)
 
 
-def _compared(flow: Flow, step: str, words: KeyWords, left: RowIndex, right: RowIndex) -> Steps[list[BooleanPlanes]]:
+def _compared(flow: Flow, step: str, words: KeyWords, left: Places, right: Places) -> Steps[list[BooleanPlanes]]:
     """Return "left row's key < right row's key" in blocks of whole words."""
     size = max(WORD_BITS, LEVEL_BITS // words.width // WORD_BITS * WORD_BITS)
     blocks = [(start, left[start : start + size], right[start : start + size]) for start in range(0, len(left), size)]
@@ -92,14 +92,17 @@ class KeyWords:
     def _words(planes: PlaneArray, count: int) -> list[RingArray]:
         return [from_planes(planes[low : low + MAX_WIDTH], count) for low in range(0, len(planes), MAX_WIDTH)]
 
-    def planes(self, flow: Flow, index: NDArray[np.int64]) -> BooleanPlanes:
+    def planes(self, flow: Flow, index: RowIndex | Places) -> BooleanPlanes:
         """Return the keys of some rows; rows may repeat."""
         first, second = (self._taken(side, index) for side in self._sides)
         return boolean_of(flow.stage, len(index), first, second)
 
-    def _taken(self, words: list[RingArray], index: NDArray[np.int64]) -> PlaneArray:
-        parts = []
+    def _taken(self, words: list[RingArray], index: RowIndex | Places) -> PlaneArray:
+        out = np.empty((self.width, words_for(len(index))), dtype=np.uint64)
         for low, column in zip(range(0, self.width, MAX_WIDTH), words, strict=True):
             width = min(MAX_WIDTH, self.width - low)
-            parts.append(to_planes(np.take(column, index, mode="clip"), width))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            for start in range(0, len(index), _TAKEN_ROWS):
+                taken = np.take(column, index[start : start + _TAKEN_ROWS], mode="clip")
+                place = slice(start // WORD_BITS, start // WORD_BITS + words_for(len(taken)))
+                out[low : low + width, place] = to_planes(taken, width)
+        return out
