@@ -49,10 +49,15 @@ def test_an_operator_that_alters_a_component_is_caught_before_anything_crosses(w
     true = filings.payload
 
     def altered(signed):
-        part = true(signed)
-        vector = part.second.expand(part.lanes).copy()
-        vector[3] += 1
-        return replace(part, second=Component(explicit=vector))
+        opener = true(signed)
+
+        def opened():
+            part = opener()
+            vector = part.second.expand(part.lanes).copy()
+            vector[3] += 1
+            return replace(part, second=Component(explicit=vector))
+
+        return opened
 
     monkeypatch.setattr(filings, "payload", altered)
     _, manifest = close(world)
