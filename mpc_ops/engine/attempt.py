@@ -28,11 +28,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mpc_ops.engine.dispute import Dispute
 from mpc_ops.engine.frames import Arrived, Place
 from mpc_ops.engine.link import BATCH_LIMIT_BYTES, AttemptContext, LinkTotals, PairLink
 from mpc_ops.engine.stages import Stage, StageOutput
 from mpc_ops.envelope.keys import IdentityKey
-from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError
+from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, ProofRejected
 from mpc_ops.protocol.flow import ActiveFlow, PassiveFlow
 from mpc_ops.protocol.party import Address, Party, Steps
 from mpc_ops.protocol.party import Message as StageMessage
@@ -57,11 +58,12 @@ class AttemptDone:
     output: StageOutput
 
 
-def _steps(context: AttemptContext, terms: SessionTerms, keys: PartyKeys, stage: Stage) -> Steps[StageOutput]:
-    """Return the stage's program in the kind of session that the plan's terms ask for."""
-    if context.security == "passive":
-        return stage(PassiveFlow(PassiveSession(terms, keys), context.kind), keys)
-    return ActiveSession(terms, keys).run(lambda session: stage(ActiveFlow(session, context.kind), keys))
+def _passive(context: AttemptContext, terms: SessionTerms, keys: PartyKeys, stage: Stage) -> Steps[StageOutput]:
+    return stage(PassiveFlow(PassiveSession(terms, keys), context.kind), keys)
+
+
+def _active(context: AttemptContext, session: ActiveSession, keys: PartyKeys, stage: Stage) -> Steps[StageOutput]:
+    return session.run(lambda own: stage(ActiveFlow(own, context.kind), keys))
 
 
 class Attempt:
@@ -84,6 +86,8 @@ class Attempt:
         self._early: dict[int, list[Message]] = {peer: [] for peer in self._links}
         self._stage: Stage | None = None
         self._sid = b""
+        self._session: ActiveSession | None = None
+        self._settled = False
         self._program: Party[StageOutput] | None = None
         self._output: StageOutput | None = None
         self._error: ComityError | None = None
@@ -201,9 +205,22 @@ class Attempt:
                 return (error.ids[name],)
         return ()
 
+    def settle(self) -> Outgoing:
+        """A peer says that a proof failed: the attempt is over, and `dispute` gives what this party saw of it."""
+        self._settled = True
+        return []
+
+    def dispute(self) -> Dispute | None:
+        """Return what can be stated about failed proofs, once: after PROOF_REJECTED here, or `settle`; else None."""
+        session = self._session
+        if session is None or not (self._settled or isinstance(self._error, ProofRejected)):
+            return None
+        self._session, book = None, session.disputes
+        return None if book is None else Dispute(self.context, book)
+
     def close(self) -> None:
         """Forget keys, shares and frames; what comes later changes nothing."""
-        self._closed = True
+        self._closed, self._session = True, None
         self._stage = self._output = self.done = None
         if self._program is not None:
             self._program.close()
@@ -253,7 +270,12 @@ class Attempt:
             sid=self._sid.hex(), cluster=context.cluster, attempt=context.attempt, party=context.party,
             members=context.members, limit_bytes=context.limit_bytes,
         )  # fmt: skip
-        steps = _steps(context, terms, PartyKeys(before.keys, after.keys), self._stage)
+        keys = PartyKeys(before.keys, after.keys)
+        if context.security == "passive":
+            steps = _passive(context, terms, keys, self._stage)
+        else:
+            self._session = ActiveSession(terms, keys)
+            steps = _active(context, self._session, keys, self._stage)
         self._program = Party(context.party, terms.sid, context.members, steps)
         return self._seal(self._program.start())
 

@@ -11,6 +11,7 @@
 | manifest | recipient | the submission close: which filings make up a run; it *is* the start |
 | cancel, reopen | recipient | stops a run before COMMITTED; opens the next edition |
 | state | operator | a session's state, signed when terminal |
+| dispute | operator | what a verifier said and heard in a proof that failed, or what its prover answers |
 | result | group operator | salted commitment to the result's components |
 | statement | every operator of the run | run statement (in-toto) for evidence |
 | ack | recipient | published; operators erase |
@@ -32,7 +33,7 @@ from mpc_ops.envelope.schema import Model
 from mpc_ops.federation.model import DigestText, KeyText, Name, UtcText
 
 __all__ = [
-    "NOTICE_KINDS", "Ack", "Approval", "CalendarRow", "Cancel", "Erased", "Filed", "Flow", "Manifest", "Notice", "Outcome", "Part",
+    "NOTICE_KINDS", "Ack", "Approval", "CalendarRow", "Cancel", "DisputeNotice", "Erased", "Filed", "Flow", "Manifest", "Notice", "Outcome", "Part",
     "PeriodKeyNotice", "Rate", "Receipt", "Reference", "Rejected", "Release", "Reopen", "ResultCommitment", "SignOff", "State",
     "Statement", "Withdrawal",
 ]  # fmt: skip
@@ -42,6 +43,8 @@ Short = Annotated[str, Meta(max_length=300)]
 Code = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{2,60}\Z")]
 PeriodText = Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,15}\Z")]
 DateText = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")]
+ProofValues = Annotated[str, Meta(pattern=r"^([0-9a-f]{16}){1,128}\Z")]
+"""Values of a proof as they travelled, in hex: whole 8-byte words, at most 1 KiB."""
 Edition = Annotated[int, Meta(ge=1, le=1000)]
 
 
@@ -252,6 +255,38 @@ class State(Model, frozen=True, kw_only=True, tag="state", tag_field="kind"):
     created_at: UtcText
 
 
+class DisputeNotice(Model, frozen=True, kw_only=True, tag="dispute", tag_field="kind"):
+    """One party's statement about a proof that was rejected (mpc_ops.protocol.blame); all values are masked.
+
+    A verifier states `said`, `heard`, `coin`, `rejects` and the shape: `words` for AND gates, `outputs` and `terms` for ring
+    products. The prover states `left` and `right`, what its verifiers should have said. Members of the other role are None.
+
+    Attributes:
+        stage, batch, gates, group, prover: which proof; `prover` is a position in the cluster.
+    """
+
+    run: DigestText
+    cluster: Name
+    operator: Name
+    attempt: Annotated[int, Meta(ge=1, le=10000)]
+    stage: Annotated[str, Meta(min_length=1, max_length=100)]
+    batch: Annotated[int, Meta(ge=0, le=1 << 32)]
+    gates: Literal["and", "ring"]
+    group: Annotated[int, Meta(ge=0, le=1 << 32)]
+    prover: Annotated[int, Meta(ge=0, le=2)]
+    role: Literal["verifier", "prover"]
+    said: ProofValues | None
+    heard: ProofValues | None
+    coin: DigestText | None
+    rejects: bool | None
+    words: Annotated[int, Meta(ge=1, le=1 << 24)] | None
+    outputs: Annotated[int, Meta(ge=1, le=1 << 40)] | None
+    terms: Annotated[int, Meta(ge=1, le=1 << 40)] | None
+    left: ProofValues | None
+    right: ProofValues | None
+    created_at: UtcText
+
+
 class ResultCommitment(Model, frozen=True, kw_only=True, tag="result", tag_field="kind"):
     """A group operator's salted commitments to the three result components (all three operators must say the same).
 
@@ -329,13 +364,13 @@ class Outcome(Model, frozen=True, kw_only=True, tag="outcome", tag_field="kind")
 
 Notice = Union[  # noqa: UP007 - read by msgspec as a tagged union
     Release, Reference, Approval, Withdrawal, PeriodKeyNotice, Filed, Receipt, Rejected, Manifest, Cancel, Reopen, State,
-    ResultCommitment, Statement, Ack, Erased, Outcome,
+    DisputeNotice, ResultCommitment, Statement, Ack, Erased, Outcome,
 ]  # fmt: skip
 
 NOTICE_KINDS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
         Release, Reference, Approval, Withdrawal, PeriodKeyNotice, Filed, Receipt, Rejected, Manifest, Cancel, Reopen,
-        State, ResultCommitment, Statement, Ack, Erased, Outcome,
+        State, DisputeNotice, ResultCommitment, Statement, Ack, Erased, Outcome,
     )
 }  # fmt: skip

@@ -19,6 +19,7 @@ from mpc_ops.notices.model import (
     Ack,
     Approval,
     Cancel,
+    DisputeNotice,
     Filed,
     Manifest,
     Notice,
@@ -148,7 +149,30 @@ def _keys_for(notice: Notice, federation: Federation) -> tuple[dict[str, Identit
         if notice.operator not in federation.terms.operators:
             raise ConfigError("PARTY_UNKNOWN", "no such operator in this federation", ids={"operator": notice.operator})
         party = notice.operator
+        if isinstance(notice, DisputeNotice):
+            _check_dispute(notice, federation)
     return {party: federation.identity(party)}, 1
+
+
+def _check_dispute(notice: DisputeNotice, federation: Federation) -> None:
+    """Refuse a statement by who has no such part in the proof, or one with members of another part."""
+    cluster = federation.terms.clusters.get(notice.cluster)
+    at = notice.prover
+    members = () if cluster is None else (cluster.operators[at], cluster.operators[at - 1], cluster.operators[at - 2])
+    stated = (notice.said, notice.heard, notice.coin, notice.rejects)
+    shape = ((notice.words,), (notice.outputs, notice.terms))
+    claim = [member is not None for member in (*stated, *shape[notice.gates == "ring"])]
+    account = [member is not None for member in (notice.left, notice.right)]
+    none = [member is not None for member in shape[notice.gates == "and"]]
+    if notice.role == "prover":
+        good = notice.operator in members[:1] and all(account) and not any(claim + none)
+    else:
+        good = notice.operator in members[1:] and all(claim) and not any(account + none)
+    if not good:
+        raise ConfigError(
+            "SCHEMA_INVALID", "dispute notice does not have the form of its author's part in the proof",
+            ids={"kind": "dispute", "operator": notice.operator},
+        )  # fmt: skip
 
 
 def verify_notice(signed: SignedNotice, federation: Federation) -> SignedNotice:

@@ -11,6 +11,7 @@ design). The statements are signed by the layer above; the verdict follows from 
     all agree and the check fails                                                         the prover
     all agree and the check holds                                                         who claimed that it failed
     a statement is missing                                                                nobody: withholding is not proof
+    a party signed two statements that differ                                             that party: it states once
 
 A pair means that one of the two lies and that it cannot be told which. Comparing fewer values would let a lying verifier
 frame an honest prover.
@@ -26,7 +27,7 @@ from typing import TypeAlias
 from mpc_ops.errors import LocalProtocolError, ProofRejected
 from mpc_ops.protocol.party import Body
 
-__all__ = ["Account", "Claim", "DisputeBook", "ProofAddress", "ProofShape", "Verdict", "verdict"]
+__all__ = ["Account", "Claim", "DisputeBook", "ProofAddress", "ProofShape", "Verdict", "equivocal", "verdict"]
 
 Fits: TypeAlias = Callable[[bytes, bytes], bool]
 """Whether L's and R's values pass the proof's checks."""
@@ -248,6 +249,11 @@ def verdict(address: ProofAddress, claims: Mapping[int, Claim], account: Account
         return Verdict((prover,), "all statements agree and the proof does not hold")
     accusers = tuple(claim.verifier for claim in (one, other) if claim.rejects)
     return Verdict(accusers, "the proof holds, and its rejection was claimed")
+
+
+def equivocal(party: int) -> Verdict:
+    """Return the verdict where a party signed two different statements of the same kind about one proof."""
+    return Verdict((party,), "it signed two statements that differ")
 
 
 def _same(one: bytes, other: bytes) -> bool:

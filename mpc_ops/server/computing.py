@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol, TypeAlias
 
-from mpc_ops.engine import Attempt, AttemptDone, LinkTotals, Outgoing
+from mpc_ops.engine import Attempt, AttemptDone, Dispute, LinkTotals, Outgoing
 from mpc_ops.errors import ComityError
 
 __all__ = ["MAX_QUEUED_BYTES", "Computed", "Computing", "Inline", "Threads", "Worker"]
@@ -44,6 +44,7 @@ class Computed:
         done: set once the attempt's checks are all good.
         progress: see `Attempt.progress`.
         totals: frames of both links so far.
+        dispute: what can be stated about a failed proof, once.
     """
 
     outgoing: Outgoing
@@ -51,6 +52,7 @@ class Computed:
     done: AttemptDone | None
     progress: int
     totals: tuple[LinkTotals, LinkTotals]
+    dispute: Dispute | None = None
 
 
 class Worker(Protocol):
@@ -66,6 +68,9 @@ class Worker(Protocol):
     def stop(self) -> None:
         """End: nothing more is taken; the attempt is closed when it is at rest."""
 
+    def settle(self) -> None:
+        """End as `stop` does, but only behind what is queued: `take` is given the attempt's dispute, if there is one."""
+
 
 class Computing(Protocol):
     """Makes workers."""
@@ -79,7 +84,7 @@ def _compute(attempt: Attempt, work: Work) -> Computed:
         outgoing, error = work(), None
     except ComityError as raised:
         outgoing, error = [], raised
-    return Computed(outgoing, error, attempt.done, attempt.progress, attempt.totals())
+    return Computed(outgoing, error, attempt.done, attempt.progress, attempt.totals(), attempt.dispute())
 
 
 class _InlineWorker:
@@ -97,6 +102,10 @@ class _InlineWorker:
     def stop(self) -> None:
         self._attempt.close()
 
+    def settle(self) -> None:
+        self.submit(self._attempt.settle)
+        self.stop()
+
 
 class Inline:
     """Computing in the caller's thread, inside the caller's unit of work."""
@@ -113,7 +122,7 @@ class _ThreadWorker:
         self._owner, self._attempt, self._take = owner, attempt, take
         self._queue: SimpleQueue[tuple[Work, str, int] | None] = SimpleQueue()
         self._open = 0
-        self._stopped = threading.Event()
+        self._stopped, self._ended = threading.Event(), threading.Event()
         context = attempt.context
         name = f"attempt-{context.run_id[:8]}-{context.cluster}-{context.attempt}"
         # A daemon: at the end of the process nobody waits for a computation whose result would be ignored.
@@ -135,6 +144,11 @@ class _ThreadWorker:
             self._stopped.set()
             self._queue.put(None)
 
+    def settle(self) -> None:
+        if not self._stopped.is_set():
+            self.submit(self._attempt.settle)
+            self._queue.put(None)
+
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             work, peer, size = item
@@ -146,6 +160,7 @@ class _ThreadWorker:
                 computed = bug
             self._owner.post(self._back, computed, peer, size)
         self._attempt.close()
+        self._ended.set()
 
     def _back(self, computed: Computed | BaseException | None, peer: str, size: int) -> None:
         """In the loop: let the peer send more, and take the result."""
@@ -176,7 +191,8 @@ class Threads:
 
     def worker(self, attempt: Attempt, take: Callable[[Computed], None]) -> Worker:
         """See `Computing.worker`."""
-        self._workers = [worker for worker in self._workers if not worker._stopped.is_set()]  # noqa: SLF001 - own part
+        gone = [worker for worker in self._workers if worker._stopped.is_set() or worker._ended.is_set()]  # noqa: SLF001
+        self._workers = [worker for worker in self._workers if worker not in gone]
         self._workers.append(_ThreadWorker(self, attempt, take))
         return self._workers[-1]
 

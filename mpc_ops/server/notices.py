@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 from mpc_ops.envelope.canonical import sha256_hex
 from mpc_ops.errors import ComityError, PeerProtocolError, StateError
 from mpc_ops.federation.loaded import Federation
-from mpc_ops.notices.model import Manifest, Notice, Release
+from mpc_ops.notices.model import DisputeNotice, Manifest, Notice, Release
 from mpc_ops.notices.signed import SignedNotice, parse_notice, run_id_of, sign_notice, verify_notice
 from mpc_ops.plan.checks import read_plan
 from mpc_ops.server.books import Books
@@ -31,6 +31,7 @@ __all__ = ["Handler", "NoticeBook", "Source"]
 _ASK_AGAIN_S = 3.0
 _COMPARE_S = 15.0
 _REMEMBERED = 50_000
+_MOST_DISPUTES = 32
 _FROM_OWNER = frozenset({"approval", "withdrawal", "filed", "outcome"})
 _FROM_RECIPIENT = frozenset({"release", "reference", "manifest", "cancel", "reopen", "ack", "outcome"})
 
@@ -138,6 +139,8 @@ class NoticeBook:
         limits = self._context.config.limits
         total = self._store.value("SELECT count(*) FROM notices")
         author = self._store.value("SELECT count(*) FROM notices WHERE author = ?", _author(signed))
+        if isinstance(signed.notice, DisputeNotice):
+            self._check_disputes(signed, signed.notice)
         if total >= limits.max_notices or author >= limits.max_notices_per_author:
             raise StateError(
                 "NOTICE_LIMIT",
@@ -147,6 +150,17 @@ class NoticeBook:
                 ids={"author": _author(signed)},
                 hint="The operator's administrator can raise the limit",
             )
+
+    def _check_disputes(self, signed: SignedNotice, notice: DisputeNotice) -> None:
+        held = self._store.value(
+            "SELECT count(*) FROM notices WHERE kind = 'dispute' AND author = ? AND run = ? AND cluster = ?",
+            _author(signed), notice.run, notice.cluster,
+        )  # fmt: skip
+        if held >= _MOST_DISPUTES:
+            raise StateError(
+                "NOTICE_LIMIT", "no more statements of this operator about one session are taken",
+                ids={"author": notice.operator, "run": notice.run[:12]},
+            )  # fmt: skip
 
     def _run_of(self, signed: SignedNotice) -> str | None:
         return str(run_id_of(signed)) if isinstance(signed.notice, Manifest) else run_named_by(signed.notice)

@@ -112,7 +112,7 @@ class Operator:
         self.sessions.stages = {"region": self.regions, "group": self.groups}
         self.runs = Runs(self.sessions, self.regions)
         self.runs.before_erasure = self.accounts.settle_acknowledged
-        self.sessions.hooks = [self.regions, self.accounts, self.runs]
+        self.sessions.hooks = [self.regions, self.accounts, self.runs, self.sessions.disputes]
         self.regions.to_self = self._to_self
         self._hellos: dict[str, int] = {}
         self._boots: dict[str, int] = {}

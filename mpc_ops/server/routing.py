@@ -13,6 +13,7 @@ from mpc_ops.notices.model import (
     Ack,
     Approval,
     Cancel,
+    DisputeNotice,
     Erased,
     Filed,
     Manifest,
@@ -100,7 +101,7 @@ def class_of(notice: Notice) -> PayloadClass:
         return PayloadClass.EVIDENCE
     if isinstance(notice, PeriodKeyNotice):
         return PayloadClass.KEY_MATERIAL
-    if isinstance(notice, ResultCommitment):
+    if isinstance(notice, (ResultCommitment, DisputeNotice)):
         return PayloadClass.MAC_OR_COMMITMENT
     return PayloadClass.CONTROL_METADATA
 
@@ -114,6 +115,10 @@ def concerns(federation: Federation, operator: str, notice: Notice) -> bool:
     if isinstance(notice, (Receipt, Rejected)):
         near = operator == notice.operator or _shared(federation, operator, notice.operator) is not None
         return near or operator in group_operators(federation)
+    if isinstance(notice, DisputeNotice):
+        # The cluster's own affair, and the group operators', through whom the recipient and the other regions hear of it.
+        within = federation.terms.clusters.get(notice.cluster)
+        return within is not None and (operator in within.operators or operator in group_operators(federation))
     # What is left is a result commitment; a new kind of notice does not pass the type check until it is named above.
     cluster = federation.terms.clusters.get(notice.cluster)
     return cluster is not None and operator in cluster.operators

@@ -22,6 +22,7 @@ from mpc_ops.server.admission import Admission, Admissions
 from mpc_ops.server.books import Books
 from mpc_ops.server.computing import Computed, Computing, Inline, Worker
 from mpc_ops.server.context import Context
+from mpc_ops.server.disputes import Disputes
 from mpc_ops.server.notices import NoticeBook
 from mpc_ops.server.sync import LedgerHead, encode_sync
 from mpc_ops.session import (
@@ -158,6 +159,7 @@ class Sessions:
         self.book = self._book = book
         self.admissions = admissions
         self._store = context.store
+        self.disputes = Disputes(context, books, book)
         self.stages: dict[str, Stages] = {}
         self.hooks: list[RunHooks] = []
         self.computing: Computing = Inline()
@@ -261,6 +263,12 @@ class Sessions:
 
     def _computed(self, key: _Key, attempt: Attempt, computed: Computed) -> None:
         """Take what an attempt computed: send it, and step the machine when it is done or a check failed."""
+        self._take(key, attempt, computed)
+        state = self.state(*key)
+        if computed.dispute is not None and state is not None:
+            self.disputes.hold(state, computed.dispute)
+
+    def _take(self, key: _Key, attempt: Attempt, computed: Computed) -> None:
         active, state = self._active.get(key), self.state(*key)
         if active is None or active.attempt is not attempt or state is None:
             return
@@ -285,12 +293,15 @@ class Sessions:
         self._context.log("check_failed", code=error.code, why=error.what, **state.ids())
         self.try_step(state, CheckFailed(attempt.context.attempt, error.code, self._named(state, attempt, error)))
 
-    def _forget(self, key: _Key) -> None:
-        """The attempt in memory is over: note its frames, let its keys and shares go."""
+    def _forget(self, key: _Key, code: str = "") -> None:
+        """The attempt in memory is over: note its frames, let its keys and shares go; `code` says why it failed."""
         active = self._active.pop(key, None)
         if active is not None:
             self._note_frames(active)
-            active.worker.stop()
+            if code == "PROOF_REJECTED":
+                active.worker.settle()
+            else:
+                active.worker.stop()
 
     def _note_frames(self, active: _Active) -> None:
         context = active.attempt.context
@@ -397,7 +408,7 @@ class Sessions:
         elif isinstance(action, StartWork):
             self._start(state, action)
         elif isinstance(action, DropAttempt):
-            self._forget(key)
+            self._forget(key, state.code)
             self.stages[state.kind].drop(state)
         elif isinstance(action, Release):
             self.stages[state.kind].release(state)
@@ -525,6 +536,7 @@ class Sessions:
 
     def tick(self) -> None:
         """Ask again where a session waits; start a new attempt where one got nowhere."""
+        self.disputes.tick()
         limits, now = self._context.config.limits, self._now()
         for state in self.live():
             key = (state.run_id, state.cluster)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError, ProofRejected
 from mpc_ops.protocol.blame import Account, Verdict
 from mpc_ops.protocol.boolean import and_many
 from mpc_ops.protocol.party import Party
-from mpc_ops.protocol.products import RingGateLog, multiply
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.products import multiply
+from mpc_ops.protocol.stage import ActiveSession
 from tests.support.active import (
     MEMBERS,
     Network,
@@ -26,54 +24,12 @@ from tests.support.active import (
     small_proofs,
     terms_of,
 )
+from tests.support.blame import LyingSession
 
 
 @pytest.fixture(autouse=True)
 def small_layout(monkeypatch):
     small_proofs(monkeypatch)
-
-
-def one_more(body: bytes) -> bytes:
-    """The first word of a message plus one: for AND gates bit 0 of the first word flips, as the lie below expects an even one."""
-    return ((int.from_bytes(body[:8], "little") ^ 1).to_bytes(8, "little")) + body[8:]
-
-
-class LyingAndLog(AndLog):
-    """Logs the wrong product that was sent, so that the prover's whole account is consistent with its lie."""
-
-    def add(self, x, y, z, r):
-        own = z[0].copy()
-        own[0] ^= np.uint64(1)
-        super().add(x, y, (own, z[1]), r)
-
-
-class LyingRingLog(RingGateLog):
-    def append(self, gates):
-        l_own = gates.l_own.copy()
-        # z_0 ^ 1 is z_0 + 1 or z_0 - 1; the message tells which.
-        l_own[:1] -= np.uint64(1) if self.stage.even else np.uint64((1 << 64) - 1)
-        super().append(replace(gates, l_own=l_own))
-
-
-class LyingStage(ActiveStage):
-    even = True
-
-    def log(self, kind):
-        return super().log({AndLog: LyingAndLog, RingGateLog: LyingRingLog}[kind])
-
-    def exchange(self, step, *, to_prev=b"", to_next=b"", expect_prev=0, expect_next=0):
-        if step in {"gates", "ring-products"}:
-            self.even = bytes(to_prev)[0] % 2 == 0
-            to_prev = one_more(bytes(to_prev))
-        return (
-            yield from super().exchange(
-                step, to_prev=to_prev, to_next=to_next, expect_prev=expect_prev, expect_next=expect_next
-            )
-        )
-
-
-class LyingSession(ActiveSession):
-    stage_type = LyingStage
 
 
 def run(corrupt, wanted=("", ""), seed=1, liar=None):

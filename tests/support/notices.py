@@ -8,6 +8,7 @@ from mpc_ops.notices.model import (
     Ack,
     Approval,
     Cancel,
+    DisputeNotice,
     Erased,
     Filed,
     Flow,
@@ -88,6 +89,14 @@ def sample_notices(made: MadeFederation) -> dict[str, tuple[Notice, IdentityKey]
             recipient,
         ),
         (State(**of_run, cluster="de", operator="de-1", attempt=1, state="COMMITTED"), operator),
+        (
+            DisputeNotice(
+                **of_run, cluster="de", operator="de-1", attempt=1, stage="s0", batch=0, gates="and", group=0, prover=1,
+                role="verifier", said="0" * 16, heard="1" * 16, coin=some, rejects=True, words=64, outputs=None,
+                terms=None, left=None, right=None,
+            ),
+            operator,
+        ),
         (
             ResultCommitment(
                 **of_run, cluster="group", operator="nl-1", attempt=1, recipient=RECIPIENT, lanes=3,

@@ -46,7 +46,7 @@ def code_of(data: bytes) -> str:
 
 def test_there_is_a_sample_of_every_kind(samples: dict[str, tuple[Notice, IdentityKey]]) -> None:
     assert sorted(samples) == KINDS
-    assert len(KINDS) == 17
+    assert len(KINDS) == 18
 
 
 @pytest.mark.parametrize("kind", KINDS)

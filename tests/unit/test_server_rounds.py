@@ -301,6 +301,9 @@ class FakeAttempt:
     def totals(self):
         return ()
 
+    def dispute(self):
+        return None
+
     def close(self):
         self.closed.set()
 
