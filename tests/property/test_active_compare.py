@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 
 from mpc_ops.protocol import compare as cmp
-from mpc_ops.protocol.boolean import evaluate, mux, random_boolean
+from mpc_ops.protocol.boolean import and_many, evaluate, mux, random_boolean
 from mpc_ops.protocol.opening import open_to_all
 from mpc_ops.protocol.party import together
 from mpc_ops.protocol.proof_and import proof_bytes, proof_rounds
 from mpc_ops.protocol.shares import and_public, invert, public_like, xor, xor_public
+from mpc_ops.protocol.stage import PROVEN_TOGETHER
 from mpc_ops.ring.planes import public_planes, to_planes, words_for
-from tests.support.active import SMALL_LAYOUT, run_active, run_circuits, share_bits, share_ring, small_proofs
+from tests.support.active import (
+    SMALL_LAYOUT,
+    corrupt_session,
+    run_active,
+    run_circuits,
+    share_bits,
+    share_ring,
+    small_proofs,
+)
 
 pytestmark = pytest.mark.usefixtures("small_layout")
 
@@ -204,6 +213,43 @@ def test_batches_are_proven_early_at_the_same_places_and_memory_is_bounded() -> 
         assert list(flags) == bits(value < 7 for value in range(200))
         assert early >= words // 4 - 1
         assert batches >= words // 4
+
+
+def _products_in_five_batches(**options):
+    x, y = share_bits(range(64), 20), share_bits([(1 << 20) - 1] * 64, 20)
+
+    def program(session):
+        stage = session.stage("one")
+        products = yield from and_many(stage, "and", [(x[stage.party], y[stage.party])])
+        token = yield from stage.barrier()
+        return (yield from open_to_all(stage, token, products))
+
+    return run_active(program, limit_bytes=64 * 4, **options)
+
+
+def test_batches_are_proven_side_by_side_behind_one_flush() -> None:
+    out = _products_in_five_batches()
+    assert all(list(out.results[party][0]) == list(range(64)) for party in range(3))
+    rounds = {place.step: place.round for place in out.log}
+    # Twenty words in batches of four: four batches together, then the fifth; the barrier has nothing left to prove.
+    assert {step for step in rounds if step.startswith("flush")} == {"flush0", "flush4", "flush5"}
+    assert {rounds[f"and{batch}/share0"] for batch in range(PROVEN_TOGETHER)} == {rounds["flush0"]}
+    assert len({rounds[f"and{batch}/exchange"] for batch in range(PROVEN_TOGETHER)}) == 1
+    assert rounds["and4/share0"] == rounds["flush4"] > rounds["and3/exchange"]
+
+
+@pytest.mark.parametrize("word", range(20))
+def test_a_wrong_gate_in_any_of_the_batches_ends_the_session(word: int) -> None:
+    def bend(step: str, way: str, body):
+        changed = bytearray(body)
+        if step == "and":
+            changed[8 * word] ^= 1
+        return bytes(changed)
+
+    out = _products_in_five_batches(session_types={1: corrupt_session(bend)})
+    assert out.errors[0].code == out.errors[2].code == "PROOF_REJECTED"
+    assert out.errors[0].ids["batch"] == str(word // 4)
+    assert not out.results
 
 
 def test_circuits_that_share_rounds_without_sharing_messages_may_prove_early() -> None:
