@@ -21,9 +21,9 @@ Measured with 100,000 rows, 1 pivot, compiled kernels (seconds of three parties 
 
 | bits | passive digits | passive comparisons | active digits | active comparisons |
 |---|---|---|---|---|
-| 2 | 0.17 s, 79 B, 7 | 0.95 s, 137 B, 163 | 1.0 s, 232 B, 33 | 1.9 s, 230 B, 409 |
-| 4 | 0.33 s, 158 B, 17 | 0.76 s, 151 B, 163 | 2.1 s, 537 B, 74 | 2.9 s, 242 B, 409 |
-| 7 | 0.50 s, 269 B, 30 | 0.80 s, 177 B, 163 | 3.0 s, 897 B, 127 | 2.5 s, 268 B, 411 |
+| 2 | 0.17 s, 74 B, 7 | 0.95 s, 137 B, 163 | 1.0 s, 227 B, 33 | 1.9 s, 230 B, 409 |
+| 4 | 0.33 s, 148 B, 17 | 0.76 s, 151 B, 163 | 2.1 s, 527 B, 74 | 2.9 s, 242 B, 409 |
+| 7 | 0.50 s, 249 B, 30 | 0.80 s, 177 B, 163 | 3.0 s, 877 B, 127 | 2.5 s, 268 B, 411 |
 """
 
 
