@@ -5,8 +5,8 @@ holds a rejected proof, or hears a peer's claim about one it verified     ─→
 both verifiers' claims are in and name one coin, and it is the own proof   ─→ `account`: what both should have said
 ```
 The rules are those of mpc_ops.protocol.blame; the verdict follows from the signed statements (mpc_ops.evidence.disputes).
-Only in memory: what a restart loses is not stated, and a missing statement names nobody. The own proofs' last values stay
-here until `wipe`, so the driver keeps a dispute for minutes only.
+Only in memory: what a restart loses is not stated, and a missing statement names nobody. The last folded values of
+the own proofs stay here until `wipe`, so the driver keeps a dispute for minutes only.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Dispute:
     def __init__(self, context: AttemptContext, book: DisputeBook) -> None:
         self.context = context
         self._book = book
+        book.settle()
         self._claimed: set[ProofAddress] = set()
         self._accounted: set[ProofAddress] = set()
         self._heard: dict[ProofAddress, dict[int, Claim]] = {}

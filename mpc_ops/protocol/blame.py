@@ -116,14 +116,27 @@ class DisputeBook:
 
     def __init__(self, party: int) -> None:
         self._party = party
-        self._answers: dict[ProofAddress, Callable[[bytes], tuple[bytes, bytes]]] = {}
+        self._answers: dict[ProofAddress, tuple[Callable[[bytes], tuple[bytes, bytes]], Callable[[], None]]] = {}
         self._seen: dict[ProofAddress, _Seen] = {}
         self._stated: dict[ProofAddress, bytes] = {}
 
-    def prove(self, address: ProofAddress, answer: Callable[[bytes], tuple[bytes, bytes]]) -> None:
-        """Note how the own proof answers, given the last coin. A peer is at most one batch behind: older ones are forgotten."""
+    def prove(
+        self, address: ProofAddress, answer: Callable[[bytes], tuple[bytes, bytes]], settle: Callable[[], None]
+    ) -> None:
+        """Note how the own proof answers, given the last coin. A peer is at most one batch behind: older ones are forgotten.
+
+        Args:
+            address: which proof.
+            answer: what L and R should have said.
+            settle: lets the proof forget all that answering does not need.
+        """
         self._answers = {known: how for known, how in self._answers.items() if known.batch >= address.batch - 1}
-        self._answers[address] = answer
+        self._answers[address] = (answer, settle)
+
+    def settle(self) -> None:
+        """A proof failed and the session is over: keep only what the own proofs need to answer, no share and no key."""
+        for _, settle in self._answers.values():
+            settle()
 
     def verify(
         self,
@@ -190,7 +203,7 @@ class DisputeBook:
         coin = known[0].coin
         if not _same(coin, known[1].coin) or not _same(coin, self._stated.setdefault(address, coin)):
             raise _unknown(address)
-        left, right = answer(coin)
+        left, right = answer[0](coin)
         return Account(address, left, right)
 
     def judge(self, address: ProofAddress, claims: Mapping[int, Claim], account: Account | None) -> Verdict:

@@ -243,6 +243,10 @@ class AndProver:
         self._v.fold(rho)
         self.level += 1
 
+    def settle(self) -> None:
+        """The proof is in dispute: keep what `statement` needs, forget the keys; the gates were folded away."""
+        self._keys = (b"", b"")
+
     def statement(self, seed: bytes) -> tuple[FinalValues, FinalValues]:
         """Return what L and R should have said in the exchange, for blame after a failed check (all values are masked)."""
         rho = self.proof.challenge(seed)
@@ -453,7 +457,7 @@ class AndLog(GateLog):
                 yield from self._coins(batch, level - 1, prover, left, right)
             yield from self._shares(batch, level, prover, left)
             right.take()
-        stage.disputes.prove(self._address(batch, stage.party), partial(_answer, prover))
+        stage.disputes.prove(self._address(batch, stage.party), partial(_answer, prover), prover.settle)
         yield from self._exchange(batch, left, right)
 
     def make_prover(self, proof: AndProof, left: Side, right: Side) -> AndProver:

@@ -154,7 +154,7 @@ def prove_batch(
                 f"{step}-coin{level}", to_next=left.release(level + 1), expect_prev=SEED_BYTES
             )
             prover.take_coin(level, bytes(inbound.from_prev))
-    stage.disputes.prove(address(party), prover.statement)
+    stage.disputes.prove(address(party), prover.statement, prover.settle)
     yield from _open_and_check(stage, (address(after.prover), address(before.prover)), (left, right), (after, before))
 
 

@@ -249,6 +249,7 @@ class RingProver:
         self._u: _Side | None = None
         self._v: _Side | None = None
         self._left_matrices: list[list[Wide]] = []
+        self._ends: tuple[Wide, Wide, list[list[Wide]]] | None = None
 
     def carry_message(self) -> bytes:
         """Return L's shares of the carries."""
@@ -321,6 +322,18 @@ class RingProver:
         self._u.fold(level, [a for a, _ in pairs])
         self._v.fold(level, [b for _, b in pairs])
 
+    def settle(self) -> None:
+        """The proof is in dispute: keep what `statement` needs, forget shares and keys."""
+        if self._ends is not None or self._q_left is None or len(self._left_matrices) != self._place.folds:
+            return
+        place, params, key = self._place, self._place.params, self._keys[1]
+        c = place.weights(self._seeds[0])
+        left = claims.weighted_left(c, self._q_left, self._l_part, params)
+        right = claims.weighted_right(c, place.right_carries(key), self._r_next, params)
+        self._ends = left, right, [place.right_matrices(key, level) for level in range(place.folds)]
+        self._q_left, self._keys = None, (b"", b"")
+        del self._own, self._following, self._l_part, self._r_next
+
     def statement(self, last_seed: bytes) -> tuple[bytes, bytes]:
         """Return what L and R should have said, after a failed proof, to find who deviated (blame.verdict).
 
@@ -329,18 +342,17 @@ class RingProver:
         Args:
             last_seed: the last level's coin, released for blame only; both verifiers state it.
         """
-        if len(self._left_matrices) != self._place.folds or self._q_left is None or not self._u or not self._v:
+        self.settle()
+        if self._ends is None or not self._u or not self._v:
             raise LocalProtocolError("PROOF_ORDER", "a statement before the last level", ids=self._place.ids())
-        place, params = self._place, self._place.params
-        c = place.weights(self._seeds[0])
-        left = _Shares(place, claims.weighted_left(c, self._q_left, self._l_part, params))
-        right = _Shares(place, claims.weighted_right(c, place.right_carries(self._keys[1]), self._r_next, params))
+        place, (left_claim, right_claim, right_matrices) = self._place, self._ends
+        left, right = _Shares(place, left_claim), _Shares(place, right_claim)
         seeds = [*self._seeds[1:], last_seed]
         pairs = []
         for level, seed in enumerate(seeds):
             pairs = place.coefficients(seed, level)
             left.take(level, self._left_matrices[level], pairs)
-            right.take(level, place.right_matrices(self._keys[1], level), pairs)
+            right.take(level, right_matrices[level], pairs)
         return left.message(self._u.opened([a for a, _ in pairs])), right.message(self._v.opened([b for _, b in pairs]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -61,6 +62,12 @@ def run(corrupt, wanted=("", ""), seed=1, liar=None):
 def dispute(sessions, error) -> Verdict:
     """Let the three parties state what they saw, honestly, and judge."""
     address = error.address
+    for session in sessions:
+        session.disputes.settle()
+        for answer, _ in session.disputes._answers.values():
+            prover = answer.args[0] if isinstance(answer, partial) else answer.__self__
+            assert prover._keys == (b"", b"")
+            assert not {"_own", "_following", "_l_part", "_r_next"} & set(vars(prover))
     verifiers = [(address.prover + step) % 3 for step in (-1, 1)]
     claims = {party: sessions[party].disputes.claim(address) for party in verifiers}
     account = sessions[address.prover].disputes.account(address, claims)
