@@ -297,12 +297,17 @@ class FakeAttempt:
     def __init__(self):
         self.done, self.progress, self.closed = None, 0, threading.Event()
         self.context = type("C", (), {"run_id": "r" * 64, "cluster": "de", "attempt": 1})()
+        self.settled = False
+
+    def settle(self):
+        self.settled = True
+        return []
 
     def totals(self):
         return ()
 
     def dispute(self):
-        return None
+        return "what it saw" if self.settled else None
 
     def close(self):
         self.closed.set()
@@ -375,6 +380,24 @@ def test_the_loop_goes_on_while_a_thread_computes_and_a_stopped_one_is_not_heard
         return ticks, taken
 
     assert in_loop(scenario) == (20, [])
+
+
+def test_an_attempt_in_dispute_finishes_what_is_queued_and_says_what_it_saw():
+    async def scenario(threads):
+        attempt, taken, hold = FakeAttempt(), [], threading.Event()
+        worker = threads.worker(attempt, taken.append)
+        worker.submit(lambda: hold.wait(10) and [])
+        worker.submit(lambda: [(1, None)])
+        worker.settle()
+        hold.set()
+        await until(lambda: len(taken) == 3)
+        await asyncio.to_thread(attempt.closed.wait, 10)
+        worker.stop()
+        worker.settle()
+        other = threads.worker(FakeAttempt(), taken.append)
+        return [item.dispute for item in taken], threads._workers == [other]
+
+    assert in_loop(scenario) == ([None, None, "what it saw"], True)
 
 
 def test_a_link_is_read_no_further_while_too_much_of_its_peer_waits(monkeypatch):
