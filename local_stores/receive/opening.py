@@ -13,7 +13,7 @@ from mpc_ops.evidence.material import RunEvidence
 from mpc_ops.notices.model import ResultCommitment
 from mpc_ops.plan.layout import lane_count
 from mpc_ops.plan.model import CrossNode
-from mpc_ops.protocol.result import ResultContext, combine_parts, result_part_bytes
+from mpc_ops.protocol.sums.result import ResultContext, combine_parts, result_part_bytes
 
 __all__ = ["open_result", "sealed_part_bytes"]
 

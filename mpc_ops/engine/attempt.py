@@ -34,10 +34,10 @@ from mpc_ops.engine.link import BATCH_LIMIT_BYTES, AttemptContext, LinkTotals, P
 from mpc_ops.engine.stages import Stage, StageOutput
 from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, ProofRejected
-from mpc_ops.protocol.flow import ActiveFlow, PassiveFlow
-from mpc_ops.protocol.party import Address, Party, Steps
-from mpc_ops.protocol.party import Message as StageMessage
-from mpc_ops.protocol.stage import VERSION, ActiveSession, PartyKeys, PassiveSession, SessionTerms
+from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
+from mpc_ops.protocol.core.party import Address, Party, Steps
+from mpc_ops.protocol.core.party import Message as StageMessage
+from mpc_ops.protocol.core.stage import VERSION, ActiveSession, PartyKeys, PassiveSession, SessionTerms
 from mpc_ops.randomness import SessionContext, session_digest
 from mpc_ops.session.messages import Frame, KexConfirm, KexOffer, KexReply, Message, Seen
 from mpc_ops.session.states import LinkDigests

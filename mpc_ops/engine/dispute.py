@@ -4,7 +4,7 @@
 holds a rejected proof, or hears a peer's claim about one it verified     ─→ `claim`: said, heard, coin
 both verifiers' claims are in and name one coin, and it is the own proof   ─→ `account`: what both should have said
 ```
-The rules are those of mpc_ops.protocol.blame; the verdict follows from the signed statements (mpc_ops.evidence.disputes).
+The rules are those of mpc_ops.protocol.core.blame; the verdict follows from the signed statements (mpc_ops.evidence.disputes).
 Only in memory: what a restart loses is not stated, and a missing statement names nobody. The last folded values of
 the own proofs stay here until `wipe`, so the driver keeps a dispute for minutes only.
 """
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from mpc_ops.engine.link import AttemptContext
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.blame import Account, Claim, DisputeBook, ProofAddress
+from mpc_ops.protocol.core.blame import Account, Claim, DisputeBook, ProofAddress
 
 __all__ = ["MAX_DISPUTED", "Dispute"]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from mpc_ops.engine.frames import Arrived, FrameInlet, FrameOutlet, LinkPlace, Place, Tally
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
-from mpc_ops.protocol.stage import MAX_LIMIT_BYTES
+from mpc_ops.protocol.core.stage import MAX_LIMIT_BYTES
 from mpc_ops.randomness import Confirmation, Initiator, Offer, PairKeys, Reply, Responder, encode_context
 from mpc_ops.randomness.agreement import End
 from mpc_ops.ring import RingArray, to_bytes

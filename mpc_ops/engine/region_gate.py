@@ -2,7 +2,7 @@
 
 ```
 region_sum    figures of leaf cells added over owners; tables of units put side by side, owners sorted by id    no message
-region_gate   the Gate on shares, both slices in the same rounds (mpc_ops.protocol.gate)
+region_gate   the Gate on shares, both slices in the same rounds (mpc_ops.protocol.disclosure.gate)
 cross         proofs and ACCEPT, then re-sharing of the fresh lanes (stages.finish_region)
 ```
 Owners' inputs need no check of their own here. That both holders of a component hold the same one is shown by the commitments of the
@@ -44,13 +44,13 @@ from mpc_ops.plan.layout import (
     unit_limits,
 )
 from mpc_ops.plan.model import Measure, Plan, RegionGateNode
-from mpc_ops.protocol.counts import Bits
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.gate import GateCost, GateInput, GateTerms, gate, gate_cost
-from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.rows import pick_rows, stack_columns
-from mpc_ops.protocol.shares import RingVector, boolean_of, ring_of, ring_zero
-from mpc_ops.protocol.stage import PartyKeys
+from mpc_ops.protocol.circuits.counts import Bits
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import pick_rows, stack_columns
+from mpc_ops.protocol.core.shares import RingVector, boolean_of, ring_of, ring_zero
+from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.disclosure.gate import GateCost, GateInput, GateTerms, gate, gate_cost
 from mpc_ops.ring.planes import WORD_BITS
 from mpc_ops.sharing import PartPayload, UnitLimits, expand_part
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from mpc_ops.errors import PeerProtocolError, PeerTimeout
 from mpc_ops.federation.pki import PartyId
-from mpc_ops.protocol.party import Address, Message, Party
+from mpc_ops.protocol.core.party import Address, Message, Party
 from mpc_ops.transport.datalink import Arrived, Label
 from mpc_ops.transport.datamesh import DataMesh
 

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError, PlanError
-from mpc_ops.protocol import (
+from mpc_ops.protocol.circuits.products import fresh
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.shares import RingVector, check_ring_share, ring_of
+from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.sums import (
     CrossRoute,
     ResultContext,
     Share,
@@ -23,12 +28,7 @@ from mpc_ops.protocol import (
     open_crossing,
     share_of_part,
 )
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.products import fresh
-from mpc_ops.protocol.result import Commitments
-from mpc_ops.protocol.shares import RingVector, check_ring_share, ring_of
-from mpc_ops.protocol.stage import PartyKeys
+from mpc_ops.protocol.sums.result import Commitments
 from mpc_ops.sharing import MAX_PART_LANES, PartPayload
 
 __all__ = [

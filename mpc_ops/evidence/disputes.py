@@ -1,6 +1,6 @@
 """From signed `dispute` notices to the verdict that anyone can repeat, without a share, a key or a running operator.
 
-The rules stand in mpc_ops.protocol.blame; the check is the proofs' own, rebuilt from the size that both verifiers state. A
+The rules stand in mpc_ops.protocol.core.blame; the check is the proofs' own, rebuilt from the size that both verifiers state. A
 verdict rests on three notices of one proof: both verifiers' claims and the prover's account.
 """
 
@@ -13,8 +13,8 @@ from mpc_ops.errors import EvidenceError, LocalProtocolError, PeerProtocolError
 from mpc_ops.federation.loaded import Federation
 from mpc_ops.notices.model import DisputeNotice
 from mpc_ops.notices.signed import SignedNotice, verify_notice
-from mpc_ops.protocol import proof_and, proof_ring
-from mpc_ops.protocol.blame import Account, Claim, Fits, ProofAddress, ProofShape, Verdict, equivocal, verdict
+from mpc_ops.protocol.core.blame import Account, Claim, Fits, ProofAddress, ProofShape, Verdict, equivocal, verdict
+from mpc_ops.protocol.proofs import proof_and, proof_ring
 
 __all__ = ["Proof", "Settled", "account_of", "address_of", "claim_of", "proof_of", "settle", "statement_of"]
 

@@ -256,7 +256,7 @@ class State(Model, frozen=True, kw_only=True, tag="state", tag_field="kind"):
 
 
 class DisputeNotice(Model, frozen=True, kw_only=True, tag="dispute", tag_field="kind"):
-    """One party's statement about a proof that was rejected (mpc_ops.protocol.blame); all values are masked.
+    """One party's statement about a proof that was rejected (mpc_ops.protocol.core.blame); all values are masked.
 
     A verifier states `said`, `heard`, `coin`, `rejects` and the shape: `words` for AND gates, `outputs` and `terms` for ring
     products. The prover states `left` and `right`, what its verifiers should have said. Members of the other role are None.

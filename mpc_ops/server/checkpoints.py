@@ -38,7 +38,7 @@ def checkpoint_key(path: Path) -> bytes:
 
 
 class FileKeeper:
-    """A `mpc_ops.protocol.checkpoint.Keeper` in a folder of its own.
+    """A `mpc_ops.protocol.core.checkpoint.Keeper` in a folder of its own.
 
     Args:
         folder: the run's folder; made when something is saved.

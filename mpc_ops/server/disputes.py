@@ -18,7 +18,7 @@ from mpc_ops.engine import Dispute
 from mpc_ops.evidence.disputes import Proof, address_of, claim_of, proof_of, settle, statement_of
 from mpc_ops.notices.model import DisputeNotice
 from mpc_ops.notices.signed import SignedNotice
-from mpc_ops.protocol.blame import Account, Claim, ProofAddress
+from mpc_ops.protocol.core.blame import Account, Claim, ProofAddress
 from mpc_ops.server.books import Books
 from mpc_ops.server.context import Context
 from mpc_ops.server.notices import NoticeBook, Source

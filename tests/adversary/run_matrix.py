@@ -23,7 +23,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mpc_ops.protocol.proof_and import AndLog
+from mpc_ops.protocol.proofs.proof_and import AndLog
 from tests.support.active import SMALL_LAYOUT
 from tests.support.adversary import Attack, Case, play_and_judge, shameless_party, step_kind
 from tests.support.attacked import CORE, PROGRAMS

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mpc_ops.protocol import compare as cmp
-from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.party import Address, Message
-from mpc_ops.protocol.proof_and import AndLog, AndProver, proof_bytes, proof_rounds
-from mpc_ops.protocol.stage import ActiveStage
+from mpc_ops.protocol.circuits import compare as cmp
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.core.opening import open_to_all
+from mpc_ops.protocol.core.party import Address, Message
+from mpc_ops.protocol.core.stage import ActiveStage
+from mpc_ops.protocol.proofs.and_kernels import PUBLIC_LAYOUT
+from mpc_ops.protocol.proofs.proof_and import AndLog, AndProver, proof_bytes, proof_rounds
 from mpc_ops.ring.field61 import FIELD_61
 from tests.support.active import (
     MEMBERS,
@@ -306,7 +306,7 @@ def test_without_accept_the_matrix_finds_a_value_opened_early(monkeypatch, hones
 
 
 def test_without_the_proof_the_matrix_finds_a_wrong_value(monkeypatch) -> None:
-    monkeypatch.setattr("mpc_ops.protocol.proof_and._pass", lambda *_: True)
+    monkeypatch.setattr("mpc_ops.protocol.proofs.proof_and._pass", lambda *_: True)
 
     def bend(step, way, body):
         return bytes([body[0] ^ 31, *body[1:]]) if step == "c/2" else body
@@ -316,7 +316,7 @@ def test_without_the_proof_the_matrix_finds_a_wrong_value(monkeypatch) -> None:
 
 
 def test_without_the_opening_digest_a_wrong_value_is_taken(monkeypatch) -> None:
-    monkeypatch.setattr("mpc_ops.protocol.opening.hmac.compare_digest", lambda *_: True)
+    monkeypatch.setattr("mpc_ops.protocol.core.opening.hmac.compare_digest", lambda *_: True)
     out = run(session_types={1: corrupt_session(
         lambda step, way, body: bytes([body[0] ^ 31, *body[1:]]) if (step, way) == ("open", "next") else body
     )})  # fmt: skip

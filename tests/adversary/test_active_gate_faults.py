@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from mpc_ops.protocol.gate import GateInput, GateTerms, gate, gate_cost
-from mpc_ops.protocol.party import Message
+from mpc_ops.protocol.core.party import Message
+from mpc_ops.protocol.disclosure.gate import GateInput, GateTerms, gate, gate_cost
 from tests.support.active import Outcome, corrupt_session, flip, run_active, run_flow, small_proofs
 from tests.support.region_gate import MOD, Slice, clear_lanes
 

@@ -8,13 +8,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mpc_ops.protocol import sort as sort_module
-from mpc_ops.protocol.flow import ActiveFlow
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.shuffle import partition, shuffle
-from mpc_ops.protocol.shuffle_tags import TagKey, TagLog
-from mpc_ops.protocol.sort import SortKey, sort
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.order import sort as sort_module
+from mpc_ops.protocol.order.shuffle import partition, shuffle
+from mpc_ops.protocol.order.shuffle_tags import TagKey, TagLog
+from mpc_ops.protocol.order.sort import SortKey, sort
+from mpc_ops.protocol.proofs.proof_and import AndLog
 from tests.support.active import SMALL_LAYOUT, Outcome, corrupt_session, flip, run_active, share_bits, share_ring
 
 KEYS, AMOUNTS = [5, 1, 7, 1, 3], [10, 20, 30, 40, 50]

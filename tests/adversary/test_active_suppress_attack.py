@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from mpc_ops.protocol.suppress import SuppressTerms, suppress, suppress_cost
+from mpc_ops.protocol.disclosure.suppress import SuppressTerms, suppress, suppress_cost
 from tests.support.active import corrupt_session, flip, run_flow, share_bits, share_ring, small_proofs
 from tests.unit.test_active_suppress import run
 

@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 
 from mpc_ops.errors import LocalProtocolError, ProofRejected
-from mpc_ops.protocol.blame import Account, Verdict
-from mpc_ops.protocol.boolean import and_many
-from mpc_ops.protocol.party import Party
-from mpc_ops.protocol.products import multiply
-from mpc_ops.protocol.stage import ActiveSession
+from mpc_ops.protocol.circuits.boolean import and_many
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.blame import Account, Verdict
+from mpc_ops.protocol.core.party import Party
+from mpc_ops.protocol.core.stage import ActiveSession
 from tests.support.active import (
     MEMBERS,
     Network,

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from mpc_ops.protocol import Share
+from mpc_ops.protocol.sums import Share
 from mpc_ops.ring import to_bytes, zeros
 from mpc_ops.sharing import Component, read_part, share
 from tests.support.sim import Notice, Owner, Simulation, small_federation

@@ -33,7 +33,7 @@ from mpc_ops.federation.model import FederationTerms
 from mpc_ops.notices.signed import parse_notice, sign_notice, verify_notice
 from mpc_ops.plan.checks import read_plan
 from mpc_ops.plan.model import load_plan
-from mpc_ops.protocol import (
+from mpc_ops.protocol.sums import (
     CrossRoute,
     ResultContext,
     Share,

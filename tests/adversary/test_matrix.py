@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from mpc_ops.protocol.proof_and import AndLog
+from mpc_ops.protocol.proofs.proof_and import AndLog
 from tests.adversary.run_matrix import small_layout
 from tests.support.active import SMALL_LAYOUT
 from tests.support.adversary import HARMLESS, Attack, Case, play_and_judge, shameless_party, step_kind

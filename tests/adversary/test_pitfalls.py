@@ -20,17 +20,27 @@ from msgspec.structs import replace as replace_state
 from mpc_ops.envelope.keys import IdentityPublicKey
 from mpc_ops.envelope.sealing import SealingKey
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol import boolean, opening, proof_and, row_parts, shuffle_tags, stage
-from mpc_ops.protocol.boolean import and_many
-from mpc_ops.protocol.flow import ActiveFlow
-from mpc_ops.protocol.opening import open_passive, open_to_all
-from mpc_ops.protocol.party import Party
-from mpc_ops.protocol.products import multiply, segment_sums
-from mpc_ops.protocol.proof_and import AndLog, AndProof, AndProver
-from mpc_ops.protocol.ring_claim import RingParams
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.shuffle import shuffle
-from mpc_ops.protocol.stage import ActiveSession, ActiveStage, BarrierToken, ComputeStage, PassiveStage, SessionTerms
+from mpc_ops.protocol.circuits import boolean
+from mpc_ops.protocol.circuits.boolean import and_many
+from mpc_ops.protocol.circuits.products import multiply, segment_sums
+from mpc_ops.protocol.core import opening, stage
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.core.opening import open_passive, open_to_all
+from mpc_ops.protocol.core.party import Party
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.core.stage import (
+    ActiveSession,
+    ActiveStage,
+    BarrierToken,
+    ComputeStage,
+    PassiveStage,
+    SessionTerms,
+)
+from mpc_ops.protocol.order import row_parts, shuffle_tags
+from mpc_ops.protocol.order.shuffle import shuffle
+from mpc_ops.protocol.proofs import proof_and
+from mpc_ops.protocol.proofs.proof_and import AndLog, AndProof, AndProver
+from mpc_ops.protocol.proofs.ring_claim import RingParams
 from mpc_ops.randomness import expand
 from mpc_ops.ring.field61 import FIELD_61, P61
 from mpc_ops.session import filing

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol.convert import bits_to_ring
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.party import Message
-from mpc_ops.protocol.products import dots, multiply
-from mpc_ops.protocol.proof_ring import passes
-from mpc_ops.protocol.ring_claim import RingParams
-from mpc_ops.protocol.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.circuits.convert import bits_to_ring
+from mpc_ops.protocol.circuits.products import dots, multiply
+from mpc_ops.protocol.core.opening import open_to_all
+from mpc_ops.protocol.core.party import Message
+from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.proofs.proof_ring import passes
+from mpc_ops.protocol.proofs.ring_claim import RingParams
 from tests.support.active import run_active, share_bits, share_ring
 from tests.support.blame import judged
 from tests.support.products import Cheater, plus, prove, views

@@ -8,11 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.party import Message
-from mpc_ops.protocol.products import dots, multiply
-from mpc_ops.protocol.ring_claim import RingParams
-from mpc_ops.protocol.shares import ring_zero
+from mpc_ops.protocol.circuits.products import dots, multiply
+from mpc_ops.protocol.core.opening import open_to_all
+from mpc_ops.protocol.core.party import Message
+from mpc_ops.protocol.core.shares import ring_zero
+from mpc_ops.protocol.proofs.ring_claim import RingParams
 from tests.support.active import run_active, share_ring
 from tests.support.products import prove, views
 

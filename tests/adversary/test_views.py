@@ -8,9 +8,9 @@ import random
 import numpy as np
 import pytest
 
-from mpc_ops.protocol.and_kernels import BlockLayout
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.ring_claim import RingParams
+from mpc_ops.protocol.proofs.and_kernels import BlockLayout
+from mpc_ops.protocol.proofs.proof_and import AndLog
+from mpc_ops.protocol.proofs.ring_claim import RingParams
 from tests.support.active import SMALL_LAYOUT, Gates, TinyField, Trial
 from tests.support.attacked import CORE, LARGE, PROGRAMS
 from tests.support.products import Cheater, prove, views

@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mpc_ops.protocol import CrossRoute, Share, add_many, build_crossing, open_crossing
-from mpc_ops.protocol.cross import crossing_frame_bytes
-from mpc_ops.protocol.result import ResultContext, build_result, combine_parts, result_part_bytes
+from mpc_ops.protocol.sums import CrossRoute, Share, add_many, build_crossing, open_crossing
+from mpc_ops.protocol.sums.cross import crossing_frame_bytes
+from mpc_ops.protocol.sums.result import ResultContext, build_result, combine_parts, result_part_bytes
 from mpc_ops.ring import RingArray
 from mpc_ops.sharing import share
 

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mpc_ops.engine.memory import keep_memory
 from mpc_ops.kernels import calls, using
-from mpc_ops.protocol.boolean import and_many
-from mpc_ops.protocol.products import multiply
-from mpc_ops.protocol.shares import BooleanShare, PassiveBooleanShare, PassiveRingShare, RingShare
+from mpc_ops.protocol.circuits.boolean import and_many
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.shares import BooleanShare, PassiveBooleanShare, PassiveRingShare, RingShare
 from tests.support.active import run_active, run_passive, terms_of
 
 SIZES = {"and": [1 << 10, 1 << 20, 1 << 24], "ring": [1 << 10, 1 << 16, 1 << 20]}

@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mpc_ops.engine.memory import keep_memory
 from mpc_ops.kernels import backend
-from mpc_ops.protocol.boolean import and_many
-from mpc_ops.protocol.party import Address, Message, Party
-from mpc_ops.protocol.shares import BooleanShare
-from mpc_ops.protocol.stage import ActiveSession
+from mpc_ops.protocol.circuits.boolean import and_many
+from mpc_ops.protocol.core.party import Address, Message, Party
+from mpc_ops.protocol.core.shares import BooleanShare
+from mpc_ops.protocol.core.stage import ActiveSession
 from tests.support.active import MEMBERS, keys_of, terms_of
 
 GATES = 100_000_000

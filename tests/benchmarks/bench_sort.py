@@ -20,9 +20,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mpc_ops.kernels import compiled
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.shuffle import partition, shuffle
-from mpc_ops.protocol.sort import SortKey, merge_sorted, sort
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.order.shuffle import partition, shuffle
+from mpc_ops.protocol.order.sort import SortKey, merge_sorted, sort
 from tests.support.active import as_passive, run_flow, share_bits, share_ring
 
 REPEATS = 3

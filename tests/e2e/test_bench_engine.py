@@ -7,8 +7,8 @@ from math import ceil
 
 import pytest
 
-from mpc_ops.protocol.counts import popcount_cost
-from mpc_ops.protocol.proof_and import proof_bytes, proof_rounds
+from mpc_ops.protocol.circuits.counts import popcount_cost
+from mpc_ops.protocol.proofs.proof_and import proof_bytes, proof_rounds
 from mpc_ops.ring.planes import words_for
 from mpc_ops.transport.datalink import Label, message_bytes
 from tests.benchmarks.engine_bench.cluster import Cluster, ClusterError

@@ -8,13 +8,13 @@ import random
 import numpy as np
 import pytest
 
-from mpc_ops.protocol import compare as cmp
-from mpc_ops.protocol.boolean import and_many, evaluate, mux, random_boolean
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.party import together
-from mpc_ops.protocol.proof_and import proof_bytes, proof_rounds
-from mpc_ops.protocol.shares import and_public, invert, public_like, xor, xor_public
-from mpc_ops.protocol.stage import PROVEN_TOGETHER
+from mpc_ops.protocol.circuits import compare as cmp
+from mpc_ops.protocol.circuits.boolean import and_many, evaluate, mux, random_boolean
+from mpc_ops.protocol.core.opening import open_to_all
+from mpc_ops.protocol.core.party import together
+from mpc_ops.protocol.core.shares import and_public, invert, public_like, xor, xor_public
+from mpc_ops.protocol.core.stage import PROVEN_TOGETHER
+from mpc_ops.protocol.proofs.proof_and import proof_bytes, proof_rounds
 from mpc_ops.ring.planes import public_planes, to_planes, words_for
 from tests.support.active import (
     SMALL_LAYOUT,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.divide import MAX_DIVISOR, divide_bits, divide_public, divide_shared, truncate
+from mpc_ops.protocol.circuits.divide import MAX_DIVISOR, divide_bits, divide_public, divide_shared, truncate
 from tests.support.active import as_passive, run_flow, share_bits, share_ring, small_proofs
 
 LIMIT = 1 << 62

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from local_stores.snapshot.gate import NOT_ALLOCATED
-from mpc_ops.protocol.gate import GateTerms, gate_cost
+from mpc_ops.protocol.disclosure.gate import GateTerms, gate_cost
 from tests.support.region_gate import Slice, clear_lanes, clear_places, random_slice, run_gate
 
 DOMAINS = [("b", "a", "c"), ("x", "y", "w", "v"), ("q", "p")]

@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.protocol.core.rows import Rows
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.many import join_many, require_bound
 from mpc_ops.protocol.relational.ordered import Key
-from mpc_ops.protocol.rows import Rows
 from tests.support.active import as_passive, run_flow, share_bits, share_ring, small_proofs
 
 

@@ -6,13 +6,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from mpc_ops.protocol.order.sort import SortKey
 from mpc_ops.protocol.relational.groups import VALID, Aggregate, group_by
 from mpc_ops.protocol.relational.joins import HAS_PRIMARY, join
 from mpc_ops.protocol.relational.ordered import Key
 from mpc_ops.protocol.relational.sets import intersection, open_intersection
 from mpc_ops.protocol.relational.topk import top_k
 from mpc_ops.protocol.relational.windows import Window, windows
-from mpc_ops.protocol.sort import SortKey
 from tests.support.active import run_flow, small_proofs
 from tests.support.relational import SECURITIES, run_table, tables
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.select import _Plan, median_ranks, quantile, select
-from mpc_ops.protocol.sort import SortKey
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.order.select import _Plan, median_ranks, quantile, select
+from mpc_ops.protocol.order.sort import SortKey
 from tests.support.active import as_passive, run_flow, share_bits, share_ring, small_proofs
 
 

@@ -8,12 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mpc_ops.protocol import sort as sort_module
-from mpc_ops.protocol import sort_quick
-from mpc_ops.protocol.flow import ActiveFlow, PassiveFlow
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.sort import SortKey, sort
+from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.order import sort as sort_module
+from mpc_ops.protocol.order import sort_quick
+from mpc_ops.protocol.order.sort import SortKey, sort
+from mpc_ops.protocol.proofs.proof_and import AndLog
 from tests.support.active import SMALL_LAYOUT, as_passive, run_flow, share_bits
 
 LEAST = 24

@@ -8,12 +8,12 @@ from functools import cmp_to_key
 import numpy as np
 import pytest
 
-from mpc_ops.protocol import sort as sort_module
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.shares import concat
-from mpc_ops.protocol.sort import SortKey, merge_sorted, sort
-from mpc_ops.protocol.sort_plan import QuickPlan
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.core.shares import concat
+from mpc_ops.protocol.order import sort as sort_module
+from mpc_ops.protocol.order.sort import SortKey, merge_sorted, sort
+from mpc_ops.protocol.order.sort_plan import QuickPlan
+from mpc_ops.protocol.proofs.proof_and import AndLog
 from tests.support.active import SMALL_LAYOUT
 from tests.support.relational import run_table
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc_ops.engine import GroupInputs, RegionInputs, StageShape, group_stage, region_stage
-from mpc_ops.protocol import CrossRoute, ResultContext, combine_parts
-from mpc_ops.protocol.stage import PartyKeys
+from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.sums import CrossRoute, ResultContext, combine_parts
 from mpc_ops.randomness import encode_context
 from mpc_ops.ring import decode_signed, encode_signed, from_bytes, to_bytes
 from mpc_ops.sharing import parts_of, read_part, reconstruct, share, write_part

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mpc_ops.kernels import calls
-from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, Side, cross_gates, fold_gates, pad_words
-from mpc_ops.protocol.shuffle_tags import matrix_tags
+from mpc_ops.protocol.order.shuffle_tags import matrix_tags
+from mpc_ops.protocol.proofs.and_kernels import PUBLIC_LAYOUT, Side, cross_gates, fold_gates, pad_words
 from mpc_ops.ring.field61 import FIELD_61, P61
 from mpc_ops.ring.planes import from_planes, to_planes
 from tests.support.kernels import at_level, both, levels, needs_compiled, words

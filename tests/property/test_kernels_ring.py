@@ -7,8 +7,8 @@ import pytest
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.kernels import calls
-from mpc_ops.protocol import ring_claim as claims
-from mpc_ops.protocol.ring_claim import RING_64, GateView, RingParams
+from mpc_ops.protocol.proofs import ring_claim as claims
+from mpc_ops.protocol.proofs.ring_claim import RING_64, GateView, RingParams
 from mpc_ops.ring.wide import Wide
 from tests.support.kernels import both, needs_compiled, words
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mpc_ops.protocol.ring_claim import RingParams, log2_bound
-from mpc_ops.protocol.ring_roles import Place
+from mpc_ops.protocol.proofs.ring_claim import RingParams, log2_bound
+from mpc_ops.protocol.proofs.ring_roles import Place
 from mpc_ops.ring import wide
 from tests.support.products import Cheater, prove, views
 

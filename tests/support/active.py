@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol.and_kernels import BlockLayout, Side, pad_words
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.flow import ActiveFlow, PassiveFlow
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.party import Address, Message, Party
-from mpc_ops.protocol.proof_and import (
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
+from mpc_ops.protocol.core.opening import open_to_all
+from mpc_ops.protocol.core.party import Address, Message, Party
+from mpc_ops.protocol.core.shares import BooleanShare, PassiveBooleanShare, PassiveRingShare, RingShare
+from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage, PartyKeys, PassiveSession, SessionTerms
+from mpc_ops.protocol.proofs.and_kernels import BlockLayout, Side, pad_words
+from mpc_ops.protocol.proofs.proof_and import (
     AndLog,
     AndProof,
     AndProver,
@@ -24,8 +26,6 @@ from mpc_ops.protocol.proof_and import (
     RightVerifier,
     values_fit,
 )
-from mpc_ops.protocol.shares import BooleanShare, PassiveBooleanShare, PassiveRingShare, RingShare
-from mpc_ops.protocol.stage import ActiveSession, ActiveStage, PartyKeys, PassiveSession, SessionTerms
 from mpc_ops.ring.field61 import PrimeField
 from mpc_ops.ring.planes import to_planes
 from tests.support.core import pair_keys

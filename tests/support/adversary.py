@@ -27,9 +27,9 @@ from unittest import mock
 import numpy as np
 
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol import proof_and, proof_ring
-from mpc_ops.protocol.party import Address, Message, Party
-from mpc_ops.protocol.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.core.party import Address, Message, Party
+from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.proofs import proof_and, proof_ring
 from tests.support.active import MEMBERS, Network, Outcome, flip, keys_of, terms_of
 
 # ------------------------------------------------------------------------------------------------------------ programs

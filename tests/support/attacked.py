@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpc_ops.protocol import compare as cmp
-from mpc_ops.protocol.boolean import evaluate, mux
-from mpc_ops.protocol.convert import inject_sums, ring_to_bits, values_to_ring
-from mpc_ops.protocol.flow import ActiveFlow
-from mpc_ops.protocol.opening import open_to, open_to_all
-from mpc_ops.protocol.party import together
-from mpc_ops.protocol.products import dots, fresh, multiply
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.shuffle import shuffle
+from mpc_ops.protocol.circuits import compare as cmp
+from mpc_ops.protocol.circuits.boolean import evaluate, mux
+from mpc_ops.protocol.circuits.convert import inject_sums, ring_to_bits, values_to_ring
+from mpc_ops.protocol.circuits.products import dots, fresh, multiply
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.core.opening import open_to, open_to_all
+from mpc_ops.protocol.core.party import together
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.order.shuffle import shuffle
 from tests.support.active import share_bits, share_ring
 from tests.support.adversary import Program
 from tests.support.attacked_relational import RELATIONAL

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mpc_ops.protocol.order.sort import SortKey
 from mpc_ops.protocol.relational.groups import VALID, Aggregate, group_by
 from mpc_ops.protocol.relational.joins import join
 from mpc_ops.protocol.relational.ordered import Key
 from mpc_ops.protocol.relational.sets import intersection_rows
 from mpc_ops.protocol.relational.topk import top_k
 from mpc_ops.protocol.relational.windows import Window, windows
-from mpc_ops.protocol.sort import SortKey
 from tests.support.attacked_tables import program
 
 

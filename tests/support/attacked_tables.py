@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from mpc_ops.protocol.convert import ring_to_bits
-from mpc_ops.protocol.dabits import bits_to_ring_with, make_dabits
-from mpc_ops.protocol.divide import divide_public, divide_shared
-from mpc_ops.protocol.flow import ActiveFlow
-from mpc_ops.protocol.gate import GateInput, GateTerms, gate
-from mpc_ops.protocol.merge import merge_sorted
+from mpc_ops.protocol.circuits.convert import ring_to_bits
+from mpc_ops.protocol.circuits.dabits import bits_to_ring_with, make_dabits
+from mpc_ops.protocol.circuits.divide import divide_public, divide_shared
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.disclosure.gate import GateInput, GateTerms, gate
+from mpc_ops.protocol.disclosure.suppress import SuppressTerms, suppress
+from mpc_ops.protocol.order.merge import merge_sorted
+from mpc_ops.protocol.order.select import quantile
+from mpc_ops.protocol.order.shuffle import compact
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import Aggregate, group_by
 from mpc_ops.protocol.relational.joins import join
 from mpc_ops.protocol.relational.many import join_many
 from mpc_ops.protocol.relational.ordered import Key
 from mpc_ops.protocol.relational.sets import intersection, open_intersection
 from mpc_ops.protocol.relational.small_domain import domain_sums
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.select import quantile
-from mpc_ops.protocol.shuffle import compact
-from mpc_ops.protocol.sort import SortKey, sort
-from mpc_ops.protocol.suppress import SuppressTerms, suppress
 from tests.support.active import share_bits, share_ring
 from tests.support.adversary import Program
 from tests.support.region_gate import share_members

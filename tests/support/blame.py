@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpc_ops.protocol.blame import Account, Claim, Fits, ProofAddress, Verdict, verdict
-from mpc_ops.protocol.products import RingGateLog
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.circuits.products import RingGateLog
+from mpc_ops.protocol.core.blame import Account, Claim, Fits, ProofAddress, Verdict, verdict
+from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.proofs.proof_and import AndLog
 
 ADDRESS = ProofAddress("test", 0, "and", 0, 0)
 COIN = bytes(32)

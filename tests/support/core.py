@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_struct
 
 from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol import Share
+from mpc_ops.protocol.sums import Share
 from mpc_ops.randomness import PairKeys, derive
 from mpc_ops.ring import RingArray
 from mpc_ops.session import (

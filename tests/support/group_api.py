@@ -27,8 +27,8 @@ from mpc_ops.federation.model import PayloadClass
 from mpc_ops.notices.model import ResultCommitment
 from mpc_ops.notices.signed import sign_notice
 from mpc_ops.plan.layout import lane_count
-from mpc_ops.protocol.linear import Share
-from mpc_ops.protocol.result import ResultContext, build_result
+from mpc_ops.protocol.sums.linear import Share
+from mpc_ops.protocol.sums.result import ResultContext, build_result
 from mpc_ops.sharing import share
 from mpc_ops.transport.tls import server_context
 from tests.support.evidence import MadeRun

@@ -24,7 +24,7 @@ from mpc_ops.notices.model import Ack, Filed, Manifest, Part, PeriodKeyNotice, R
 from mpc_ops.notices.signed import SignedNotice, parse_notice, run_id_of, sign_notice, utc_text
 from mpc_ops.plan.layout import lane_count
 from mpc_ops.plan.model import Plan
-from mpc_ops.protocol import ResultContext, combine_parts
+from mpc_ops.protocol.sums import ResultContext, combine_parts
 from mpc_ops.server.config import OperatorConfig, create_operator_home
 from mpc_ops.server.context import EventLog
 from mpc_ops.server.filings import part_info

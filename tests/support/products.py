@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpc_ops.protocol import ring_claim as claims
-from mpc_ops.protocol.proof_ring import passes
-from mpc_ops.protocol.ring_claim import RING_64, GateView, RingParams
-from mpc_ops.protocol.ring_roles import LeftVerifier, Place, RightVerifier, RingBatch, RingProver
+from mpc_ops.protocol.proofs import ring_claim as claims
+from mpc_ops.protocol.proofs.proof_ring import passes
+from mpc_ops.protocol.proofs.ring_claim import RING_64, GateView, RingParams
+from mpc_ops.protocol.proofs.ring_roles import LeftVerifier, Place, RightVerifier, RingBatch, RingProver
 from mpc_ops.ring import wide
 from mpc_ops.ring.wide import Wide
 

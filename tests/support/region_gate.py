@@ -10,9 +10,9 @@ from itertools import product
 import numpy as np
 
 from local_stores.snapshot.gate import NOT_ALLOCATED, gate
-from mpc_ops.protocol.gate import GateInput, GateTerms
-from mpc_ops.protocol.gate import gate as shared_gate
-from mpc_ops.protocol.shares import BooleanShare
+from mpc_ops.protocol.core.shares import BooleanShare
+from mpc_ops.protocol.disclosure.gate import GateInput, GateTerms
+from mpc_ops.protocol.disclosure.gate import gate as shared_gate
 from mpc_ops.ring.planes import to_planes
 from tests.support.active import as_passive, run_flow, share_ring, terms_of
 

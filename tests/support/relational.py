@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
-from mpc_ops.protocol.rows import Rows
+from mpc_ops.protocol.core.rows import Rows
 from tests.support.active import Outcome, as_passive, run_flow, share_bits, share_ring
 
 SECURITIES = ("active", "passive")

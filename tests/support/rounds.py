@@ -22,14 +22,14 @@ from mpc_ops.engine import (
     input_shares,
 )
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol import CrossRoute
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.compare import negative
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.products import multiply
-from mpc_ops.protocol.shares import ring_zero
-from mpc_ops.protocol.stage import PartyKeys
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.compare import negative
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.shares import ring_zero
+from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.sums import CrossRoute
 from mpc_ops.ring import encode_signed
 from mpc_ops.session.messages import Frame, Message
 from mpc_ops.sharing import parts_of, share

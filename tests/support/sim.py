@@ -29,7 +29,7 @@ from mpc_ops.engine import (
 from mpc_ops.envelope.keys import Purpose
 from mpc_ops.envelope.sealing import SealingKey
 from mpc_ops.errors import Abort, ComityError, DeliveryError, NotYet, PeerProtocolError, StateError
-from mpc_ops.protocol import CrossRoute, ResultContext, combine_parts
+from mpc_ops.protocol.sums import CrossRoute, ResultContext, combine_parts
 from mpc_ops.randomness import encode_context
 from mpc_ops.ring import decode_signed, encode_signed
 from mpc_ops.session import (

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from mpc_ops.protocol import stage as stages
+from mpc_ops.protocol.core import stage as stages
 from tests.support.adversary import Case, Program, plain_of, step_kind
 
 NIBBLES_999999 = 55.0

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol import compare as cmp
-from mpc_ops.protocol.boolean import and_many, evaluate, mux, random_boolean
-from mpc_ops.protocol.opening import open_passive, open_to_all
-from mpc_ops.protocol.party import Party
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.shares import (
+from mpc_ops.protocol.circuits import compare as cmp
+from mpc_ops.protocol.circuits.boolean import and_many, evaluate, mux, random_boolean
+from mpc_ops.protocol.core.opening import open_passive, open_to_all
+from mpc_ops.protocol.core.party import Party
+from mpc_ops.protocol.core.shares import (
     BooleanShare,
     PassiveBooleanShare,
     concat,
@@ -24,7 +23,8 @@ from mpc_ops.protocol.shares import (
     xor,
     xor_public,
 )
-from mpc_ops.protocol.stage import ActiveSession, PassiveSession
+from mpc_ops.protocol.core.stage import ActiveSession, PassiveSession
+from mpc_ops.protocol.proofs.proof_and import AndLog
 from mpc_ops.ring.planes import public_planes
 from tests.support.active import MEMBERS, Network, keys_of, run_active, share_bits, share_ring, small_proofs, terms_of
 

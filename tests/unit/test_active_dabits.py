@@ -5,7 +5,7 @@ import random
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.dabits import bits_to_ring_with, make_dabits
+from mpc_ops.protocol.circuits.dabits import bits_to_ring_with, make_dabits
 from tests.support.active import as_passive, corrupt_session, flip, run_active, run_flow, share_bits, small_proofs
 
 BITS = [1, 0, 1, 1, 0] * 20

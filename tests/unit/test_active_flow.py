@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.boolean import and_many, random_boolean
-from mpc_ops.protocol.convert import bits_to_ring, inject_sums, ring_to_bits, values_to_ring
-from mpc_ops.protocol.flow import PassiveFlow
-from mpc_ops.protocol.products import dot, fresh, multiply, random_ring
-from mpc_ops.protocol.shares import PassiveBooleanShare, PassiveRingShare, RingVector, ring_zero
-from mpc_ops.protocol.stage import PassiveSession
+from mpc_ops.protocol.circuits.boolean import and_many, random_boolean
+from mpc_ops.protocol.circuits.convert import bits_to_ring, inject_sums, ring_to_bits, values_to_ring
+from mpc_ops.protocol.circuits.products import dot, fresh, multiply, random_ring
+from mpc_ops.protocol.core.flow import PassiveFlow
+from mpc_ops.protocol.core.shares import PassiveBooleanShare, PassiveRingShare, RingVector, ring_zero
+from mpc_ops.protocol.core.stage import PassiveSession
 from tests.support.active import (
     as_passive,
     keys_of,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol import counts as c
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.gate import GateInput, GateTerms, absorption_order, gate, gate_cost
-from mpc_ops.protocol.smallest import first_smallest, first_smallest_cost
+from mpc_ops.protocol.circuits import counts as c
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.smallest import first_smallest, first_smallest_cost
+from mpc_ops.protocol.disclosure.gate import GateInput, GateTerms, absorption_order, gate, gate_cost
 from mpc_ops.ring.planes import from_planes
 from tests.support.active import as_passive, run_passive, share_bits, share_ring
 from tests.support.region_gate import Slice, clear_lanes, random_slice, run_gate, share_members
@@ -162,7 +162,7 @@ def test_more_cells_than_one_group_of_pairs() -> None:
 def test_more_products_than_one_operation_takes_are_cut_into_pieces_of_one_round(monkeypatch) -> None:
     one = random_slice(random.Random(4), (("a", "b"), ("x", "y")), 2, 40, 80, measures=5)
     terms = GateTerms(domains=one.domains, k=4, counts=True)
-    monkeypatch.setattr("mpc_ops.protocol.gate.MAX_OPERATION_TERMS", 2 * 3 * 4 + 1)
+    monkeypatch.setattr("mpc_ops.protocol.disclosure.gate.MAX_OPERATION_TERMS", 2 * 3 * 4 + 1)
     ((values, counts),), outcome = run_gate([one], terms, random.Random(1), security="passive")
     assert (values, counts) == clear_lanes(one, 4, totals=False)
     cost = gate_cost([one.padded_units()], [5], terms)

@@ -19,7 +19,7 @@ from mpc_ops.engine.region_gate import (
     region_stage_of,
 )
 from mpc_ops.plan.layout import lane_count, lanes, shared_lane_count
-from mpc_ops.protocol import CrossRoute, open_crossing
+from mpc_ops.protocol.sums import CrossRoute, open_crossing
 from mpc_ops.sharing import UnitTables, parts_of, share, unit_planes
 from tests.support.active import MEMBERS, corrupt_session, flip, keys_of, run_flow, small_proofs
 from tests.support.core import RUN, filing, open_shares

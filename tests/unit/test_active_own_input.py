@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.compare import is_zero
-from mpc_ops.protocol.own_input import input_of_all
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.compare import is_zero
+from mpc_ops.protocol.core.own_input import input_of_all
 from tests.support.active import as_passive, run_flow, share_ring, small_proofs
 
 

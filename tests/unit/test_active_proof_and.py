@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
-from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, BlockLayout, cross_gates, fold_gates
-from mpc_ops.protocol.proof_and import (
+from mpc_ops.protocol.proofs.and_kernels import PUBLIC_LAYOUT, BlockLayout, cross_gates, fold_gates
+from mpc_ops.protocol.proofs.proof_and import (
     AndProof,
     AndProver,
     FinalValues,

@@ -4,8 +4,11 @@ import math
 
 import pytest
 
-from mpc_ops.protocol.counts import any_unit_cost
-from mpc_ops.protocol.merge import merge_sorted
+from mpc_ops.protocol.circuits.counts import any_unit_cost
+from mpc_ops.protocol.order.merge import merge_sorted
+from mpc_ops.protocol.order.select import select
+from mpc_ops.protocol.order.shuffle import compact, shuffle
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational import ordered
 from mpc_ops.protocol.relational.groups import Aggregate, group_by
 from mpc_ops.protocol.relational.joins import join
@@ -20,9 +23,6 @@ from mpc_ops.protocol.relational.ordered import (
 from mpc_ops.protocol.relational.sets import intersection, open_intersection
 from mpc_ops.protocol.relational.topk import top_k
 from mpc_ops.protocol.relational.windows import Window, windows
-from mpc_ops.protocol.select import select
-from mpc_ops.protocol.shuffle import compact, shuffle
-from mpc_ops.protocol.sort import SortKey, sort
 from tests.support.active import run_flow, small_proofs
 from tests.support.relational import SECURITIES, tables
 

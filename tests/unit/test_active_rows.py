@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.rows import Rows, pick_rows, stack, stack_columns
-from mpc_ops.protocol.shares import BooleanShare, concat
+from mpc_ops.protocol.core.rows import Rows, pick_rows, stack, stack_columns
+from mpc_ops.protocol.core.shares import BooleanShare, concat
 from mpc_ops.ring.planes import from_planes
 from tests.support.active import share_bits, share_ring
 

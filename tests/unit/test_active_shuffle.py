@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
-from mpc_ops.protocol import row_parts
-from mpc_ops.protocol.flow import ActiveFlow
-from mpc_ops.protocol.opening import TopBytes
-from mpc_ops.protocol.products import times_public
-from mpc_ops.protocol.proof_and import AndLog
-from mpc_ops.protocol.row_parts import RowShape, random_order
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.shares import concat, ring_of
-from mpc_ops.protocol.shuffle import compact, move_numbered, move_to, partition, shuffle, shuffle_in_stage
-from mpc_ops.protocol.shuffle_tags import TagKey, TagLog, matrix_tags, open_tag_keys
+from mpc_ops.protocol.circuits.products import times_public
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.core.opening import TopBytes
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.core.shares import concat, ring_of
+from mpc_ops.protocol.order import row_parts
+from mpc_ops.protocol.order.row_parts import RowShape, random_order
+from mpc_ops.protocol.order.shuffle import compact, move_numbered, move_to, partition, shuffle, shuffle_in_stage
+from mpc_ops.protocol.order.shuffle_tags import TagKey, TagLog, matrix_tags, open_tag_keys
+from mpc_ops.protocol.proofs.proof_and import AndLog
 from mpc_ops.randomness import expand
 from mpc_ops.ring.planes import to_planes
 from tests.support.active import SMALL_LAYOUT, as_passive, run_active, run_flow, share_bits, share_ring

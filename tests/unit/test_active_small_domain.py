@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from mpc_ops.protocol import convert
-from mpc_ops.protocol.convert import values_to_ring
+from mpc_ops.protocol.circuits import convert
+from mpc_ops.protocol.circuits.convert import values_to_ring
 from mpc_ops.protocol.relational import dot_table as dot_table_module
 from mpc_ops.protocol.relational import row_planes, small_domain
 from mpc_ops.protocol.relational.dot_table import blocks_of, dot_table

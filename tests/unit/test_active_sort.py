@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import Abort, LocalProtocolError
-from mpc_ops.protocol import sort as sort_module
-from mpc_ops.protocol import sort_quick
-from mpc_ops.protocol.merge_plan import merge_layers
-from mpc_ops.protocol.proof_and import AndLog, proof_bytes, proof_rounds
-from mpc_ops.protocol.sort import RADIX_BITS, SortKey, merge_sorted, sort
-from mpc_ops.protocol.sort_keys import key_width
-from mpc_ops.protocol.sort_plan import MAX_PIVOTS, MAX_ROWS, QuickPlan
-from mpc_ops.protocol.sort_radix import radix_passes, rows_travel
+from mpc_ops.protocol.order import sort as sort_module
+from mpc_ops.protocol.order import sort_quick
+from mpc_ops.protocol.order.merge_plan import merge_layers
+from mpc_ops.protocol.order.sort import RADIX_BITS, SortKey, merge_sorted, sort
+from mpc_ops.protocol.order.sort_keys import key_width
+from mpc_ops.protocol.order.sort_plan import MAX_PIVOTS, MAX_ROWS, QuickPlan
+from mpc_ops.protocol.order.sort_radix import radix_passes, rows_travel
+from mpc_ops.protocol.proofs.proof_and import AndLog, proof_bytes, proof_rounds
 from tests.support.active import SMALL_LAYOUT
 from tests.support.relational import SECURITIES, refusal, run_table, sent_by, tables
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
-from mpc_ops.protocol.opening import open_passive, open_to, open_to_all
-from mpc_ops.protocol.party import MAX_EARLY_ROUNDS, MAX_WAITING_MESSAGES, Address, Message, Party, Round, together
-from mpc_ops.protocol.shares import BooleanPlanes, PassiveBooleanShare
-from mpc_ops.protocol.stage import ActiveSession, BarrierToken, PassiveSession
+from mpc_ops.protocol.core.opening import open_passive, open_to, open_to_all
+from mpc_ops.protocol.core.party import MAX_EARLY_ROUNDS, MAX_WAITING_MESSAGES, Address, Message, Party, Round, together
+from mpc_ops.protocol.core.shares import BooleanPlanes, PassiveBooleanShare
+from mpc_ops.protocol.core.stage import ActiveSession, BarrierToken, PassiveSession
 from tests.support.active import MEMBERS, keys_of, run_active, share_bits, share_ring, terms_of
 
 VALUES = [5, 0, 255, 17]
@@ -254,7 +254,7 @@ def test_what_waits_is_bounded(monkeypatch) -> None:
         party.receive(message(3, step=f"made up {number}"))
     with pytest.raises(PeerProtocolError, match="FRAME_OUT_OF_ORDER"):
         party.receive(message(3, step="one more"))
-    monkeypatch.setattr("mpc_ops.protocol.party.MAX_WAITING_BYTES", 3)
+    monkeypatch.setattr("mpc_ops.protocol.core.party.MAX_WAITING_BYTES", 3)
     party = ring_party()
     party.start()
     party.receive(message(2))

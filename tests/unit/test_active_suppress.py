@@ -8,7 +8,7 @@ import random
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.suppress import SuppressTerms, suppress, suppress_cost
+from mpc_ops.protocol.disclosure.suppress import SuppressTerms, suppress, suppress_cost
 from tests.support.active import as_passive, run_flow, share_bits, share_ring
 
 MOD = 1 << 64

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
+from mpc_ops.protocol.order.sort import SortKey
 from mpc_ops.protocol.relational import topk
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import Key
 from mpc_ops.protocol.relational.topk import top_k
 from mpc_ops.protocol.relational.windows import Window, windows
-from mpc_ops.protocol.sort import SortKey
 from tests.support.active import small_proofs
 from tests.support.relational import SECURITIES, plaintext, random_rows, refusal, run_table
 

@@ -19,8 +19,8 @@ from mpc_ops.engine import (
     region_stage,
 )
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError, PlanError
-from mpc_ops.protocol import CrossRoute, ResultContext
-from mpc_ops.protocol.stage import PartyKeys
+from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.sums import CrossRoute, ResultContext
 from mpc_ops.ring import encode_signed
 from mpc_ops.session.messages import Committed, Frame, KexConfirm, KexOffer, KexReply, Seen, encode_message
 from mpc_ops.sharing import parts_of, share

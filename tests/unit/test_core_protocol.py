@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import Abort, LocalProtocolError, NotYet, PeerProtocolError
-from mpc_ops.protocol import (
+from mpc_ops.protocol.sums import (
     CrossRoute,
     ResultContext,
     Share,

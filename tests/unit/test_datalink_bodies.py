@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import PeerProtocolError
-from mpc_ops.protocol.party import Address, Message, Party, Round
+from mpc_ops.protocol.core.party import Address, Message, Party, Round
 from mpc_ops.randomness.frame_cipher import FrameAddress, FrameOpener, FrameSealer
 from mpc_ops.randomness.local_tag import LocalTags
 from mpc_ops.ring import as_body, from_body, to_bytes

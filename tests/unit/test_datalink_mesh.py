@@ -10,11 +10,11 @@ import pytest
 
 from mpc_ops.engine.runner import address_of, drive, label_of
 from mpc_ops.errors import Abort, ComityError, PeerProtocolError, PeerTimeout, PeerUnavailable
-from mpc_ops.protocol.flow import ActiveFlow, PassiveFlow
-from mpc_ops.protocol.party import Address, Party
-from mpc_ops.protocol.products import multiply
-from mpc_ops.protocol.shares import ring_of
-from mpc_ops.protocol.stage import ActiveSession, PassiveSession, SessionTerms
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
+from mpc_ops.protocol.core.party import Address, Party
+from mpc_ops.protocol.core.shares import ring_of
+from mpc_ops.protocol.core.stage import ActiveSession, PassiveSession, SessionTerms
 from mpc_ops.transport.datalink import Arrived, DataTimings, Label, message_bytes
 from mpc_ops.transport.tls import client_context
 from tests.support.core import identity

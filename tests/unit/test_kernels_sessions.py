@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from mpc_ops.protocol.boolean import and_many, evaluate
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.products import dots, multiply
+from mpc_ops.protocol.circuits.boolean import and_many, evaluate
+from mpc_ops.protocol.circuits.products import dots, multiply
+from mpc_ops.protocol.core.opening import open_to_all
 from tests.support import active
 from tests.support.active import run_active, share_bits, share_ring
 from tests.support.kernels import mixed_network, needs_compiled

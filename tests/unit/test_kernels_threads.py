@@ -11,10 +11,10 @@ import pytest
 
 from mpc_ops.errors import ConfigError
 from mpc_ops.kernels import calls, pool
-from mpc_ops.protocol import ring_claim as claims
-from mpc_ops.protocol.and_kernels import PUBLIC_LAYOUT, Side, cross_gates, fold_gates
-from mpc_ops.protocol.boolean import and_many
-from mpc_ops.protocol.products import multiply
+from mpc_ops.protocol.circuits.boolean import and_many
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.proofs import ring_claim as claims
+from mpc_ops.protocol.proofs.and_kernels import PUBLIC_LAYOUT, Side, cross_gates, fold_gates
 from mpc_ops.ring.field61 import FIELD_61, P61
 from mpc_ops.ring.planes import from_planes, to_planes
 from mpc_ops.ring.wide import Wide

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol.convert import bits_to_ring, inject, inject_sums, planes_to_ring, ring_to_bits, values_to_ring
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.products import multiply
+from mpc_ops.protocol.circuits.convert import (
+    bits_to_ring,
+    inject,
+    inject_sums,
+    planes_to_ring,
+    ring_to_bits,
+    values_to_ring,
+)
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.opening import open_to_all
 from tests.support.active import run_active, share_bits, share_ring
 
 MOD = 1 << 64

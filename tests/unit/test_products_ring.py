@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol import products
-from mpc_ops.protocol.opening import open_to_all
-from mpc_ops.protocol.party import together
-from mpc_ops.protocol.products import (
+from mpc_ops.protocol.circuits import products
+from mpc_ops.protocol.circuits.products import (
     RingGateLog,
     dot,
     dots,
@@ -23,9 +21,11 @@ from mpc_ops.protocol.products import (
     square,
     times_public,
 )
-from mpc_ops.protocol.proof_ring import proof_bytes
-from mpc_ops.protocol.ring_claim import RING_64, RingParams, check_bound, folds_of, level_lanes, log2_bound
-from mpc_ops.protocol.ring_roles import Place
+from mpc_ops.protocol.core.opening import open_to_all
+from mpc_ops.protocol.core.party import together
+from mpc_ops.protocol.proofs.proof_ring import proof_bytes
+from mpc_ops.protocol.proofs.ring_claim import RING_64, RingParams, check_bound, folds_of, level_lanes, log2_bound
+from mpc_ops.protocol.proofs.ring_roles import Place
 from tests.support.active import run_active, share_ring
 from tests.support.products import prove, views
 

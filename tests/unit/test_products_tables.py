@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mpc_ops.kernels import calls
-from mpc_ops.protocol import ring_claim as claims
-from mpc_ops.protocol import ring_tables
+from mpc_ops.protocol.proofs import ring_claim as claims
+from mpc_ops.protocol.proofs import ring_tables
+from mpc_ops.protocol.proofs.ring_claim import RING_64, GateView
+from mpc_ops.protocol.proofs.ring_roles import RingBatch
+from mpc_ops.protocol.proofs.ring_tables import TableView, terms_of
 from mpc_ops.protocol.relational.dot_table import dot_table
-from mpc_ops.protocol.ring_claim import RING_64, GateView
-from mpc_ops.protocol.ring_roles import RingBatch
-from mpc_ops.protocol.ring_tables import TableView, terms_of
 from mpc_ops.ring import wide
 from tests.support.active import corrupt_session, run_flow, share_ring, small_proofs
 from tests.support.products import prove

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.checkpoint import run_steps
-from mpc_ops.protocol.products import multiply
-from mpc_ops.protocol.rows import Rows
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.checkpoint import run_steps
+from mpc_ops.protocol.core.rows import Rows
 from mpc_ops.server.checkpoints import FileKeeper, checkpoint_key
 from tests.support.active import run_flow, share_ring, small_proofs
 

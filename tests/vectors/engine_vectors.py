@@ -11,15 +11,15 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpc_ops.protocol import compare as cmp
-from mpc_ops.protocol.boolean import and_many, evaluate, mux
-from mpc_ops.protocol.convert import bits_to_ring, ring_to_bits
-from mpc_ops.protocol.flow import ActiveFlow
-from mpc_ops.protocol.opening import open_to, open_to_all
-from mpc_ops.protocol.products import dot, fresh, multiply
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.shares import BooleanPlanes
-from mpc_ops.protocol.shuffle import shuffle
+from mpc_ops.protocol.circuits import compare as cmp
+from mpc_ops.protocol.circuits.boolean import and_many, evaluate, mux
+from mpc_ops.protocol.circuits.convert import bits_to_ring, ring_to_bits
+from mpc_ops.protocol.circuits.products import dot, fresh, multiply
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.core.opening import open_to, open_to_all
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.core.shares import BooleanPlanes
+from mpc_ops.protocol.order.shuffle import shuffle
 from mpc_ops.ring import to_bytes
 from tests.support.active import keys_of, share_bits, share_ring, terms_of
 from tests.support.adversary import Attack, Case, Place, Program, plain_of, traitor

@@ -20,7 +20,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from mpc_ops.protocol import (  # noqa: E402 - the path above makes the script runnable from anywhere
+from mpc_ops.protocol.sums import (  # noqa: E402 - the path above makes the script runnable from anywhere
     CrossRoute,
     ResultContext,
     Share,

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from mpc_ops.errors import ComityError
-from mpc_ops.protocol import combine_parts, open_crossing
+from mpc_ops.protocol.sums import combine_parts, open_crossing
 from mpc_ops.randomness import derive, encode_context, expand
 from mpc_ops.ring import encode_signed, from_bytes, to_bytes
 from mpc_ops.sharing import Component, commitment, reconstruct

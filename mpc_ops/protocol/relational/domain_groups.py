@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.compare import arithmetic_bits, equal_public
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.compare import arithmetic_bits, equal_public
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Column, Rows
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, invert, public_like
+from mpc_ops.protocol.order.shuffle import compact
 from mpc_ops.protocol.relational.ordered import VALID, blank_rows
 from mpc_ops.protocol.relational.row_planes import zero_bits
 from mpc_ops.protocol.relational.small_domain import MAX_DOMAIN_BITS, domain_bytes, domain_sums
-from mpc_ops.protocol.rows import Column, Rows
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, invert, public_like
-from mpc_ops.protocol.shuffle import compact
 from mpc_ops.ring.planes import to_planes
 
 __all__ = ["ROW_BYTES", "domain_groups", "domain_is_cheaper"]

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.products import RingGateLog
-from mpc_ops.protocol.ring_roles import RingBatch
-from mpc_ops.protocol.ring_tables import TableView
-from mpc_ops.protocol.shares import R, check_ring_share
-from mpc_ops.protocol.stage import ActiveStage, ComputeStage
+from mpc_ops.protocol.circuits.products import RingGateLog
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.shares import R, check_ring_share
+from mpc_ops.protocol.core.stage import ActiveStage, ComputeStage
+from mpc_ops.protocol.proofs.ring_roles import RingBatch
+from mpc_ops.protocol.proofs.ring_tables import TableView
 from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body
 
 __all__ = ["BLOCK_ELEMENTS", "MAX_TABLE", "blocks_of", "dot_table"]

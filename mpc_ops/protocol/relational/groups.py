@@ -15,11 +15,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.boolean import and_many, evaluate
-from mpc_ops.protocol.compare import flip_sign
-from mpc_ops.protocol.convert import bits_to_ring, values_to_ring
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps, together
+from mpc_ops.protocol.circuits.boolean import and_many, evaluate
+from mpc_ops.protocol.circuits.compare import flip_sign
+from mpc_ops.protocol.circuits.convert import bits_to_ring, values_to_ring
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps, together
+from mpc_ops.protocol.core.rows import Column, Rows
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, invert, repeat_plane, ring_of, xor
+from mpc_ops.protocol.core.stage import ComputeStage
+from mpc_ops.protocol.order.shuffle import compact
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.domain_groups import domain_groups, domain_is_cheaper
 from mpc_ops.protocol.relational.ordered import (
     VALID,
@@ -41,11 +46,6 @@ from mpc_ops.protocol.relational.row_planes import (
     sum_steps,
     zero_bits,
 )
-from mpc_ops.protocol.rows import Column, Rows
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, concat, invert, repeat_plane, ring_of, xor
-from mpc_ops.protocol.shuffle import compact
-from mpc_ops.protocol.sort import SortKey, sort
-from mpc_ops.protocol.stage import ComputeStage
 
 __all__ = ["VALID", "Aggregate", "Groups", "Summand", "distinct", "group_by", "summands"]
 

@@ -15,10 +15,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from mpc_ops.errors import Abort, LocalProtocolError
-from mpc_ops.protocol.boolean import and_many, evaluate
-from mpc_ops.protocol.counts import take
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.circuits.boolean import and_many, evaluate
+from mpc_ops.protocol.circuits.counts import take
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Column, Rows, stack
+from mpc_ops.protocol.core.shares import BooleanPlanes, invert, xor
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import (
     Key,
@@ -29,9 +32,6 @@ from mpc_ops.protocol.relational.ordered import (
 )
 from mpc_ops.protocol.relational.row_planes import next_rows, place_bits, zeros_like
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables, any_row
-from mpc_ops.protocol.rows import Column, Rows, stack
-from mpc_ops.protocol.shares import BooleanPlanes, invert, xor
-from mpc_ops.protocol.sort import SortKey, sort
 
 __all__ = ["HAS_FOREIGN", "HAS_PRIMARY", "JoinKind", "Joined", "join", "refuse_repeated", "require_unique"]
 

@@ -19,19 +19,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mpc_ops.errors import Abort, LocalProtocolError
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.compare import greater_public
-from mpc_ops.protocol.convert import planes_to_ring, ring_to_bits
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.compare import greater_public
+from mpc_ops.protocol.circuits.convert import planes_to_ring, ring_to_bits
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Column, Rows, stack, stack_columns
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, invert, public_like
+from mpc_ops.protocol.order.shuffle import compact
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import Key, ends_of, heads_of, put_back, same_as_next, spread
 from mpc_ops.protocol.relational.row_planes import multiply_all, public_flags, running_sum, zero_bits, zeros_like
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables
-from mpc_ops.protocol.rows import Column, Rows, stack, stack_columns
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, concat, invert, public_like
-from mpc_ops.protocol.shuffle import compact
-from mpc_ops.protocol.sort import SortKey, sort
 from mpc_ops.ring.planes import public_planes, to_planes, words_for
 
 __all__ = ["MAX_SLOTS", "JoinedMany", "join_many", "require_bound"]

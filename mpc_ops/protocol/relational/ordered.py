@@ -15,11 +15,24 @@ from types import MappingProxyType
 import numpy as np
 
 from mpc_ops.errors import Abort, LocalProtocolError
-from mpc_ops.protocol.boolean import Circuit, and_many
-from mpc_ops.protocol.compare import equal
-from mpc_ops.protocol.convert import bits_to_ring
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps, together
+from mpc_ops.protocol.circuits.boolean import Circuit, and_many
+from mpc_ops.protocol.circuits.compare import equal
+from mpc_ops.protocol.circuits.convert import bits_to_ring
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps, together
+from mpc_ops.protocol.core.rows import Column, Rows, stack
+from mpc_ops.protocol.core.shares import (
+    BooleanPlanes,
+    RingVector,
+    and_public,
+    concat,
+    invert,
+    public_like,
+    repeat_plane,
+    xor,
+)
+from mpc_ops.protocol.core.stage import ComputeStage
+from mpc_ops.protocol.order.shuffle import compact, shuffle
 from mpc_ops.protocol.relational.row_planes import (
     multiply_all,
     next_rows,
@@ -31,19 +44,6 @@ from mpc_ops.protocol.relational.row_planes import (
     zero_bits,
     zeros_like,
 )
-from mpc_ops.protocol.rows import Column, Rows, stack
-from mpc_ops.protocol.shares import (
-    BooleanPlanes,
-    RingVector,
-    and_public,
-    concat,
-    invert,
-    public_like,
-    repeat_plane,
-    xor,
-)
-from mpc_ops.protocol.shuffle import compact, shuffle
-from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import public_planes
 

@@ -13,11 +13,11 @@ from itertools import pairwise
 import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.products import multiply
-from mpc_ops.protocol.rows import Column
-from mpc_ops.protocol.shares import B, BooleanPlanes, R, and_public, rebuilt, xor, xor_public
-from mpc_ops.protocol.stage import ComputeStage
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Column
+from mpc_ops.protocol.core.shares import B, BooleanPlanes, R, and_public, rebuilt, xor, xor_public
+from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import PlaneArray, clear_tail, to_planes, words_for
 

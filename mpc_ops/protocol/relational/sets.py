@@ -13,13 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.boolean import and_many, evaluate
-from mpc_ops.protocol.compare import less
-from mpc_ops.protocol.convert import bits_to_ring
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.merge import merge_sorted
-from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.products import segment_sums
+from mpc_ops.protocol.circuits.boolean import and_many, evaluate
+from mpc_ops.protocol.circuits.compare import less
+from mpc_ops.protocol.circuits.convert import bits_to_ring
+from mpc_ops.protocol.circuits.products import segment_sums
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Column, Rows
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, and_public, invert, xor
+from mpc_ops.protocol.core.stage import ComputeStage
+from mpc_ops.protocol.order.merge import merge_sorted
+from mpc_ops.protocol.order.shuffle import compact
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.dot_table import dot_table
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.joins import refuse_repeated
@@ -33,11 +38,6 @@ from mpc_ops.protocol.relational.row_planes import (
     zero_bits,
 )
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables, any_row
-from mpc_ops.protocol.rows import Column, Rows
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, and_public, invert, xor
-from mpc_ops.protocol.shuffle import compact
-from mpc_ops.protocol.sort import SortKey, sort
-from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring import RingArray
 
 __all__ = ["Intersection", "SetRows", "intersection", "intersection_rows", "intersection_size", "open_intersection"]

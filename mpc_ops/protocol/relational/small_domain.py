@@ -18,13 +18,13 @@ from typing import TypeAlias
 import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.convert import planes_to_ring
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.circuits.convert import planes_to_ring
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import aligned_blocks, cut_block
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, ring_of
+from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.protocol.relational.dot_table import blocks_of, dot_table
 from mpc_ops.protocol.relational.row_planes import multiply_all
-from mpc_ops.protocol.rows import aligned_blocks, cut_block
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, concat, ring_of
-from mpc_ops.protocol.stage import ComputeStage
 from mpc_ops.ring import LANE_BYTES, RingArray
 
 __all__ = ["BLOCK_ROWS", "MAX_DOMAIN_BITS", "DomainSums", "domain_bytes", "domain_sums"]

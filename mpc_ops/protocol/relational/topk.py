@@ -1,18 +1,18 @@
-"""The first k rows of a table in some order: found without sorting the others (mpc_ops.protocol.select), or by a sort for large k."""
+"""The first k rows of a table in some order: found without sorting the others (mpc_ops.protocol.order.select), or by a sort for large k."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.core.shares import invert
+from mpc_ops.protocol.order.select import select
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import blank_rows, one_bit
-from mpc_ops.protocol.rows import Rows
-from mpc_ops.protocol.select import select
-from mpc_ops.protocol.shares import invert
-from mpc_ops.protocol.sort import SortKey, sort
 
 __all__ = ["SELECT_SHARE", "top_k"]
 

@@ -13,17 +13,17 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.boolean import evaluate
-from mpc_ops.protocol.convert import bits_to_ring
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.party import Steps
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.convert import bits_to_ring
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Column, Rows
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, invert, ring_zero
+from mpc_ops.protocol.order.sort import SortKey, sort
+from mpc_ops.protocol.order.sort_keys import check_keys, sort_planes
 from mpc_ops.protocol.relational.groups import Summand, summands
 from mpc_ops.protocol.relational.ordered import Key, heads_of, key_planes, one_bit, same_as_next, spread
 from mpc_ops.protocol.relational.row_planes import running_sum
-from mpc_ops.protocol.rows import Column, Rows
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, concat, invert, ring_zero
-from mpc_ops.protocol.sort import SortKey, sort
-from mpc_ops.protocol.sort_keys import check_keys, sort_planes
 
 __all__ = ["Window", "windows"]
 

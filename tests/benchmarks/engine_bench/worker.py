@@ -34,9 +34,9 @@ from mpc_ops.engine.memory import keep_memory
 from mpc_ops.engine.runner import drive
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey
 from mpc_ops.kernels import backend
-from mpc_ops.protocol.flow import ActiveFlow, Flow, PassiveFlow
-from mpc_ops.protocol.party import Party
-from mpc_ops.protocol.stage import (
+from mpc_ops.protocol.core.flow import ActiveFlow, Flow, PassiveFlow
+from mpc_ops.protocol.core.party import Party
+from mpc_ops.protocol.core.stage import (
     DEFAULT_LIMIT_BYTES,
     MAX_LIMIT_BYTES,
     ActiveSession,

@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from mpc_ops.protocol.boolean import Circuit, evaluate
-from mpc_ops.protocol.compare import is_zero, negative
-from mpc_ops.protocol.counts import popcount
-from mpc_ops.protocol.flow import Flow
-from mpc_ops.protocol.own_input import input_of_all
-from mpc_ops.protocol.party import Steps
-from mpc_ops.protocol.products import multiply
+from mpc_ops.protocol.circuits.boolean import Circuit, evaluate
+from mpc_ops.protocol.circuits.compare import is_zero, negative
+from mpc_ops.protocol.circuits.counts import popcount
+from mpc_ops.protocol.circuits.products import multiply
+from mpc_ops.protocol.core.flow import Flow
+from mpc_ops.protocol.core.own_input import input_of_all
+from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.rows import Rows, stack_columns
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, and_public, boolean_of, ring_of
+from mpc_ops.protocol.order.select import select
+from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import Aggregate, group_by
 from mpc_ops.protocol.relational.ordered import Key, same_as_next
 from mpc_ops.protocol.relational.small_domain import domain_sums
-from mpc_ops.protocol.rows import Rows, stack_columns
-from mpc_ops.protocol.select import select
-from mpc_ops.protocol.shares import BooleanPlanes, RingVector, and_public, boolean_of, ring_of
-from mpc_ops.protocol.sort import SortKey, sort
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import tail_mask, to_planes
 

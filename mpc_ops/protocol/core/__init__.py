@@ -1,0 +1,1 @@
+"""Sessions, stages, shares and openings: what every protocol stands on."""

@@ -1,0 +1,1 @@
+"""Shuffles with tags, sorts, merges, and rows at ranks."""
