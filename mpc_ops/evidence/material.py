@@ -16,6 +16,7 @@ from mpc_ops.notices.model import (
     Ack,
     Approval,
     Cancel,
+    DisputeNotice,
     Erased,
     Filed,
     Manifest,
@@ -115,7 +116,7 @@ class RunEvidence:
 def belongs(signed: SignedNotice, manifest: SignedNotice) -> bool:
     """Return whether a notice is evidence of the manifest's run."""
     close, notice, run = manifest.expect(Manifest), signed.notice, run_id_of(manifest)
-    if isinstance(notice, (State, ResultCommitment, Statement, Ack, Erased, Outcome, Cancel)):
+    if isinstance(notice, (State, DisputeNotice, ResultCommitment, Statement, Ack, Erased, Outcome, Cancel)):
         return notice.run == run
     if isinstance(notice, (Receipt, Rejected)):
         return notice.filing in close.filings

@@ -8,8 +8,12 @@ import msgspec
 import pytest
 
 from mpc_ops.engine import attempt as engine_attempt
+from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.errors import ComityError, ConfigError, EvidenceError, PeerProtocolError, StateError
+from mpc_ops.evidence.bundle import read_bundle
+from mpc_ops.evidence.checks import assess
 from mpc_ops.evidence.disputes import proof_of, settle
+from mpc_ops.evidence.material import gather
 from mpc_ops.notices.model import DisputeNotice
 from mpc_ops.notices.signed import parse_notice, run_id_of, sign_notice, verify_notice
 from mpc_ops.protocol.core.stage import ActiveSession
@@ -106,9 +110,21 @@ def test_who_cheated_is_named_at_every_operator_and_by_anybody_offline(world, mo
         lines = [e for e in world.net.operators[name].books.entries(run) if e.ref == "PROOF_VERDICT"]
         assert len(lines) == len(found)
         assert all(line.decision.startswith(f"{REGION[liar]}: ") for line in lines)
-    # Anybody with the federation's keys repeats it from the envelopes' bytes alone.
-    for proof, signed in by_proof(world, "ch-1", run).items():
-        copies = [parse_notice(one.envelope.to_bytes()) for one in signed]
+    # Anybody with the federation's keys repeats it from the run's evidence alone, as the recipient gets it.
+    bundle = read_bundle(world.net.operators["ch-1"].accounts.bundle(run))
+    evidence = [parse_notice(text.encode()) for text in bundle.notices]
+    (manifest,) = [one for one in evidence if one.kind == "manifest"]
+    gathered = gather(
+        world.net.made.federation, manifest, evidence,
+        attestations=[Envelope.parse(text.encode()) for text in bundle.attestations],
+        ledgers=[Envelope.parse(text.encode(), limit_bytes=1 << 26) for text in bundle.ledgers],
+    )  # fmt: skip
+    assert len(gathered.notices["dispute"]) == sum(one.kind == "dispute" for one in evidence)
+    assert not assess(gathered).reconciliation.failures
+    proofs = by_proof(world, "ch-1", run)
+    assert proofs
+    for proof in proofs:
+        copies = [one for one in evidence if one.kind == "dispute" and proof_of(one.notice) == proof]
         assert len(copies) == 3
         settled = settle(copies, world.net.made.federation)
         assert (settled.proof, settled.parties) == (proof, (REGION[liar],))
