@@ -68,10 +68,12 @@ def measure(
     count: int | None,
     repeat: int,
     link: str | None,
+    out: Path,
     realtime: bool = False,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Run everything; return (lines of engine.json, lines with every single time)."""
-    lines, details = [], []
+) -> None:
+    """Run everything; both files are written after every line, so that a run that is stopped has lost nothing."""
+    lines: list[dict[str, Any]] = []
+    details: list[dict[str, Any]] = []
     for backend in chosen:
         with Cluster(BENCH, backend=backend, link=link, realtime=realtime) as cluster:
             for name in names:
@@ -91,7 +93,16 @@ def measure(
                         }
                     )
                     print(json.dumps(line), flush=True)
-    return lines, details
+                    write(out, lines, {"machine": machine(), "realtime": realtime, "runs": details})
+
+
+def write(out: Path, lines: list[dict[str, Any]], runs: dict[str, Any]) -> None:
+    """Write engine.json and engine-runs.json, complete or as they were."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for path, content in ((out, lines), (out.with_name(f"{out.stem}-runs.json"), runs)):
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        draft.replace(path)
 
 
 def machine() -> dict[str, Any]:
@@ -137,22 +148,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped
     try:
         chosen = options()
-        lines, details = measure(
+        measure(
             selected(chosen.only),
             [chosen.security] if chosen.security else list(SECURITIES),
             [chosen.backend] if chosen.backend else list(backends()),
-            count=chosen.n, repeat=chosen.repeat, link=chosen.link, realtime=chosen.realtime,
+            count=chosen.n, repeat=chosen.repeat, link=chosen.link, out=chosen.out, realtime=chosen.realtime,
         )  # fmt: skip
     except (ClusterError, ComityError) as error:
         print(error, file=sys.stderr)
         return 1
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
-    runs = chosen.out.with_name(f"{chosen.out.stem}-runs.json")
-    runs.write_text(
-        json.dumps({"machine": machine(), "realtime": chosen.realtime, "runs": details}, indent=1) + "\n",
-        encoding="utf-8",
-    )
     return 0
 
 
