@@ -13,6 +13,7 @@ import numpy as np
 from mpc_ops.protocol.circuits import compare as cmp
 from mpc_ops.protocol.circuits.boolean import evaluate, mux
 from mpc_ops.protocol.circuits.convert import inject_sums, ring_to_bits, values_to_ring
+from mpc_ops.protocol.circuits.counters import bits_to_counters, multiply_counters
 from mpc_ops.protocol.circuits.products import dots, fresh, multiply
 from mpc_ops.protocol.core.flow import ActiveFlow
 from mpc_ops.protocol.core.opening import open_to, open_to_all
@@ -85,6 +86,30 @@ PRODUCTS = Program(
     lambda values, _: [
         [a * b % M for a, b in zip(*values, strict=True)],
         [sum(a * b for a, b in zip(*values, strict=True)) % M],
+    ],
+)
+
+# ------------------------------------------------------------------------------------------------ counters over Z_2^32
+
+
+def _counted(session, shares):
+    flags, weights = shares
+    stage = session.stage("counters")
+    ones = yield from bits_to_counters(stage, flags)
+    twos = yield from bits_to_counters(stage, weights)
+    both = yield from multiply_counters(stage, ones.plus(ones), twos)
+    token = yield from stage.barrier()
+    return (yield from open_to_all(stage, token, [both, both.total()]))
+
+
+COUNTERS = Program(
+    "counters",
+    (([1, 0, 1, 1, 0], [1, 1, 0, 1, 0]), ([1, 1, 0, 1, 0], [1, 0, 1, 1, 0])),
+    lambda values, seed: [_bits(values[0], 1, seed, "f"), _bits(values[1], 1, seed, "w")],
+    _counted,
+    lambda values, _: [
+        [2 * a * b for a, b in zip(*values, strict=True)],
+        [sum(2 * a * b for a, b in zip(*values, strict=True))],
     ],
 )
 
@@ -211,7 +236,7 @@ SHUFFLE = Program(
     lambda values, _: sorted(values),
 )
 
-CORE: dict[str, Program] = {one.name: one for one in (LOGIC, PRODUCTS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)}
+CORE: dict[str, Program] = {one.name: one for one in (LOGIC, PRODUCTS, COUNTERS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)}
 """Programs that a test run attacks in every way."""
 PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in (*TABLES, *RELATIONAL)}}
 """All programs: `make adversary`."""
