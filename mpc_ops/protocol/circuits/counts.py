@@ -44,6 +44,7 @@ __all__ = [
     "lane_parity",
     "less_public_cost",
     "log2_up",
+    "on_every_row",
     "popcount",
     "popcount_cost",
     "seated",
@@ -117,6 +118,16 @@ def spread(bit: Bits, words: int) -> Bits:
         return np.ascontiguousarray(np.broadcast_to(lanes, (bit.count, words)))
 
     return replace(bit, count=WORD_BITS * words, first=full(bit.first), second=full(bit.second))
+
+
+def on_every_row(value: Bits, count: int) -> Bits:
+    """Return the one value of `value` as a value of each of `count` rows; no message."""
+
+    def rows(planes: PlaneArray) -> PlaneArray:
+        full = np.negative(planes[:, :1] & np.uint64(1))
+        return np.ascontiguousarray(np.repeat(full, words_for(count), axis=1))
+
+    return replace(value, count=count, first=rows(value.first), second=rows(value.second))
 
 
 def seated(column: Bits, seats: NDArray[np.int64]) -> Bits:

@@ -10,7 +10,7 @@ For one rank of 100,000 rows about 2.2 comparisons a row are opened in about 9 l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.circuits.boolean import and_many, evaluate
 from mpc_ops.protocol.circuits.compare import equal_public, less
 from mpc_ops.protocol.circuits.convert import bits_to_ring, ring_to_bits
-from mpc_ops.protocol.circuits.counts import lane_parity
+from mpc_ops.protocol.circuits.counts import lane_parity, on_every_row
 from mpc_ops.protocol.circuits.divide import divide_public
 from mpc_ops.protocol.circuits.products import dot, segment_sums, times_public
 from mpc_ops.protocol.core.flow import Flow
@@ -30,7 +30,6 @@ from mpc_ops.protocol.order.shuffle import shuffle
 from mpc_ops.protocol.order.sort import sort
 from mpc_ops.protocol.order.sort_keys import SortKey, check_keys, numbered, sort_planes
 from mpc_ops.protocol.order.sort_quick import NUMBER, KeyWords
-from mpc_ops.ring.planes import words_for
 
 __all__ = ["median_ranks", "quantile", "select", "select_places"]
 
@@ -239,20 +238,11 @@ def quantile(
     width = max(1, (count - 1).bit_length())
     some = ordered.bits(key.valid)
     wanted = yield from ring_to_bits(stage, rank, width)
-    (here,) = yield from evaluate(stage, "rank", [equal_public(_to_rows(wanted, count), numbered(ordered))])
+    (here,) = yield from evaluate(stage, "rank", [equal_public(on_every_row(wanted, count), numbered(ordered))])
     # Without valid rows the rank is -1 and meets the last number if n is a power of two; no row of it is valid.
     (chosen,) = yield from and_many(stage, "valid", [(here, some)])
     found = yield from _chosen(stage, ordered.select(columns), chosen)
     return found, lane_parity(chosen, count)
-
-
-def _to_rows(value: BooleanPlanes, count: int) -> BooleanPlanes:
-    """Return the one value as a value of every row; no message."""
-    first, second = (
-        np.ascontiguousarray(np.repeat(np.negative(planes[:, :1] & np.uint64(1)), words_for(count), axis=1))
-        for planes in (value.first, value.second)
-    )
-    return replace(value, count=count, first=first, second=second)
 
 
 def _chosen(stage: ComputeStage, rows: Rows, chosen: BooleanPlanes) -> Steps[Rows]:

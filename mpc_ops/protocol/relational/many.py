@@ -22,6 +22,7 @@ from mpc_ops.errors import Abort, LocalProtocolError
 from mpc_ops.protocol.circuits.boolean import evaluate
 from mpc_ops.protocol.circuits.compare import greater_public
 from mpc_ops.protocol.circuits.convert import planes_to_ring, ring_to_bits
+from mpc_ops.protocol.circuits.counts import on_every_row
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
 from mpc_ops.protocol.core.rows import Column, Rows, stack, stack_columns
@@ -32,7 +33,7 @@ from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import Key, ends_of, heads_of, put_back, same_as_next, spread
 from mpc_ops.protocol.relational.row_planes import multiply_all, public_flags, running_sum, zero_bits, zeros_like
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables
-from mpc_ops.ring.planes import public_planes, to_planes, words_for
+from mpc_ops.ring.planes import public_planes, to_planes
 
 __all__ = ["MAX_SLOTS", "JoinedMany", "join_many", "require_bound"]
 
@@ -119,18 +120,9 @@ def join_many(
     width = plan.slot_width
     bits = yield from ring_to_bits(flow.stage, total, width)
     limits = to_planes(np.arange(bound, dtype=np.uint64), width)
-    circuits = [greater_public(_every_row(bits, bound), limits), greater_public(bits, bound)]
+    circuits = [greater_public(on_every_row(bits, bound), limits), greater_public(bits, bound)]
     valid, exceeded = yield from evaluate(flow.stage, "pairs", circuits)
     return JoinedMany(rows.plus({VALID: valid}), exceeded)
-
-
-def _every_row(value: BooleanPlanes, count: int) -> BooleanPlanes:
-    """Return the one value as a value of every row; no message."""
-    first, second = (
-        np.ascontiguousarray(np.repeat(np.negative(part[:, :1] & np.uint64(1)), words_for(count), axis=1))
-        for part in (value.first, value.second)
-    )
-    return replace(value, count=count, first=first, second=second)
 
 
 @dataclass(frozen=True, slots=True)
