@@ -11,9 +11,9 @@ import pytest
 from mpc_ops.errors import LocalProtocolError, ProofRejected
 from mpc_ops.protocol.circuits.boolean import and_many
 from mpc_ops.protocol.circuits.products import multiply
-from mpc_ops.protocol.core.blame import Account, Verdict
+from mpc_ops.protocol.core.blame import Account, DisputeBook, ProofAddress, Verdict
 from mpc_ops.protocol.core.party import Party
-from mpc_ops.protocol.core.stage import ActiveSession
+from mpc_ops.protocol.core.stage import PROVEN_TOGETHER, ActiveSession
 from tests.support.active import (
     MEMBERS,
     Network,
@@ -33,7 +33,7 @@ def small_layout(monkeypatch):
     small_proofs(monkeypatch)
 
 
-def run(corrupt, wanted=("", ""), seed=1, liar=None):
+def run(corrupt, wanted=("", ""), seed=1, *, liar=None, limit_bytes=1 << 25):
     """Run one batch of both kinds of gates; the corrupt party bends its messages of a step, or lies consistently."""
     rng = random.Random(seed)
     bits, ring = share_bits(range(64), 6), share_ring(range(8))
@@ -50,7 +50,7 @@ def run(corrupt, wanted=("", ""), seed=1, liar=None):
 
     sessions, parties = [], []
     for party in range(3):
-        terms = terms_of(party)
+        terms = terms_of(party, limit_bytes=limit_bytes)
         kind = (liar or corrupt_session(bend)) if party == corrupt else ActiveSession
         session = kind(terms, keys_of(party))
         sessions.append(session)
@@ -84,6 +84,27 @@ def test_who_made_a_wrong_product_is_proven_to_have_cheated(corrupt):
     for error in found:
         assert error.address.prover == corrupt
         assert dispute(sessions, error).parties == (corrupt,)
+
+
+@pytest.mark.parametrize("corrupt", range(3))
+def test_a_wrong_product_in_any_of_several_batches_that_are_proven_together_is_named(corrupt):
+    # One word of gates a batch: the lie is in the first of four that share their rounds.
+    sessions, errors = run(corrupt, liar=LyingSession, limit_bytes=64)
+    found = [error for error in errors.values() if isinstance(error, ProofRejected)]
+    assert {error.address.batch for error in found} == {0}
+    book = sessions[corrupt].disputes
+    assert len({address.batch for address in book._answers}) >= PROVEN_TOGETHER
+    for error in found:
+        assert dispute(sessions, error).parties == (corrupt,)
+
+
+def test_answers_of_old_batches_are_settled_and_then_forgotten():
+    book, settled = DisputeBook(0, 2), []
+    for batch in range(6):
+        address = ProofAddress("one", batch, "and", 0, 0)
+        book.prove(address, lambda coin: (coin, coin), lambda batch=batch: settled.append(batch))
+    assert [address.batch for address in book._answers] == [2, 3, 4, 5]
+    assert set(settled) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("corrupt", range(3))

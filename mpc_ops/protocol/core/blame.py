@@ -114,8 +114,9 @@ class _Seen:
 class DisputeBook:
     """What one party can state about the proofs of its session; kept until the session is over or a dispute is settled."""
 
-    def __init__(self, party: int) -> None:
-        self._party = party
+    def __init__(self, party: int, together: int = 1) -> None:
+        """Begin; `together` is how many batches a stage proves side by side at most."""
+        self._party, self._together = party, together
         self._answers: dict[ProofAddress, tuple[Callable[[bytes], tuple[bytes, bytes]], Callable[[], None]]] = {}
         self._seen: dict[ProofAddress, _Seen] = {}
         self._stated: dict[ProofAddress, bytes] = {}
@@ -123,15 +124,23 @@ class DisputeBook:
     def prove(
         self, address: ProofAddress, answer: Callable[[bytes], tuple[bytes, bytes]], settle: Callable[[], None]
     ) -> None:
-        """Note how the own proof answers, given the last coin. A peer is at most one batch behind: older ones are forgotten.
+        """Note how the own proof answers, given the last coin.
+
+        A peer is at most one group of batches behind. So those of the group before keep what answering needs and no more,
+        and older ones are forgotten.
 
         Args:
             address: which proof.
             answer: what L and R should have said.
             settle: lets the proof forget all that answering does not need.
         """
-        self._answers = {known: how for known, how in self._answers.items() if known.batch >= address.batch - 1}
-        self._answers[address] = (answer, settle)
+        kept: dict[ProofAddress, tuple[Callable[[bytes], tuple[bytes, bytes]], Callable[[], None]]] = {}
+        for known, how in self._answers.items():
+            if known.batch > address.batch - 2 * self._together:
+                kept[known] = how
+            if known.batch <= address.batch - self._together:
+                how[1]()
+        self._answers = {**kept, address: (answer, settle)}
 
     def settle(self) -> None:
         """A proof failed and the session is over: keep only what the own proofs need to answer, no share and no key."""

@@ -261,7 +261,7 @@ class ActiveStage(ComputeStage):
         self._flushed = range(0)
         self._proving = False
         self._coins: set[tuple[ContextItem, ...]] = set()
-        self.disputes = DisputeBook(terms.party)
+        self.disputes = DisputeBook(terms.party, PROVEN_TOGETHER)
         """What this party can state if a proof fails; outlives the keys, and is forgotten when all three accepted."""
 
     # -- computing
