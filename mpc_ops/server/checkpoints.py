@@ -101,6 +101,11 @@ class FileKeeper:
         except (InvalidTag, ValueError, OSError):
             raise self._invalid(number) from None
 
+    def drop(self, number: int) -> None:
+        """Delete a checkpoint; gone for good when this returns."""
+        if remove_file(self._path(number)):
+            self._sync()
+
     def erase(self) -> None:
         """Delete all checkpoints of the run, drafts too."""
         if self._folder.is_dir():

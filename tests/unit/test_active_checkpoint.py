@@ -35,6 +35,9 @@ class Disk:
     def read(self, number):
         return self.kept[number]
 
+    def drop(self, number):
+        del self.kept[number]
+
 
 @pytest.fixture(autouse=True)
 def small_layout(monkeypatch):
@@ -113,6 +116,24 @@ def test_a_lost_checkpoint_sends_all_three_back_to_an_earlier_one():
     disks[2].kept.clear()
     out, ran = run(disks, "third")
     assert {number for _, number in ran} == {0, 1, 2}
+    assert [part.tolist() for part in out.results[0]] == RESULT
+
+
+@pytest.mark.parametrize("party", range(3))
+def test_a_crash_while_steps_run_again_leaves_no_old_checkpoint_beside_new_ones(party):
+    disks = [Disk() for _ in range(3)]
+    assert not run(disks, "first")[0].errors
+    disks[(party + 1) % 3].kept.clear()  # all start again; one dies before it saves the first step anew
+
+    class Full(Disk):
+        def save(self, number, data):
+            raise LocalProtocolError("STAGE_ORDER", "the disk is gone")
+
+    full = Full()
+    full.kept = disks[party].kept
+    assert run([full if place == party else disk for place, disk in enumerate(disks)], "second")[0].errors
+    out, _ = run(disks, "third")
+    assert not out.errors, out.errors
     assert [part.tolist() for part in out.results[0]] == RESULT
 
 

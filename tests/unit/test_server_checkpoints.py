@@ -60,6 +60,10 @@ def test_drafts_of_a_crash_do_not_count_and_erasing_takes_all(tmp_path):
     (tmp_path / "run" / ".2.checkpoint.4711").write_bytes(b"half")
     (tmp_path / "run" / "0.checkpoint").write_bytes(b"")
     assert one.numbers() == [1]
+    one.save(2, b"second")
+    one.drop(2)
+    one.drop(9)
+    assert one.numbers() == [1]
     one.erase()
     assert not (tmp_path / "run").exists()
     one.erase()
