@@ -139,7 +139,7 @@ def test_an_opening_whose_digest_is_checked_later(monkeypatch) -> None:
 def test_one_holder_alone_opens_a_component(monkeypatch) -> None:
     """The digest must come from the other holder: one that says nothing about the content checks nothing."""
     assert lie(Case(LOGIC), 2, "open", 1).codes == {"OPENING_MISMATCH"}
-    monkeypatch.setattr(opening, "_digest", lambda stage, body: bytes(range(32)))
+    monkeypatch.setattr(opening, "_digest", lambda stage, label, body: bytes(range(32)))
     assert says(lie(Case(LOGIC), 2, "open", 1), "wrong result")
 
 

@@ -10,26 +10,21 @@ Source: Rotaru and Wood 2019/207; made here with two products a bit, as `convert
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
 import numpy as np
 
-from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.circuits.boolean import random_boolean
 from mpc_ops.protocol.circuits.convert import bits_to_ring
 from mpc_ops.protocol.circuits.products import times_public
+from mpc_ops.protocol.core.opening import exchange_vouched
 from mpc_ops.protocol.core.party import Steps
 from mpc_ops.protocol.core.rows import pick_rows
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, check_boolean, xor
 from mpc_ops.protocol.core.stage import ActiveStage, ComputeStage
-from mpc_ops.randomness import encode_context
-from mpc_ops.ring import from_bytes, to_bytes
+from mpc_ops.ring import LANE_BYTES, from_bytes, to_bytes
 from mpc_ops.ring.planes import from_planes
 
 __all__ = ["DaBits", "bits_to_ring_with", "make_dabits"]
-
-_DIGEST_BYTES = 32
 
 
 class DaBits:
@@ -115,26 +110,9 @@ def bits_to_ring_with(stage: ComputeStage, supply: DaBits, bit: BooleanPlanes) -
 def _open_masked(stage: ComputeStage, share: BooleanPlanes) -> Steps[np.ndarray[tuple[int], np.dtype[np.uint64]]]:
     """Open one plane that a proven, uniformly random bit hides."""
     first, second = share.words()
-    own, size = to_bytes(first), len(to_bytes(first))
-    active = isinstance(stage, ActiveStage)
-    inbound = yield from stage.exchange(
-        "dabits",
-        to_next=own,
-        to_prev=_digest(stage, to_bytes(second)) if active else b"",
-        expect_prev=size,
-        expect_next=_DIGEST_BYTES if active else 0,
-    )
-    if active and not hmac.compare_digest(_digest(stage, bytes(inbound.from_prev)), inbound.from_next):
-        before, after = (stage.party - 1) % 3, (stage.party + 1) % 3
-        raise Abort(
-            "OPENING_MISMATCH",
-            "the two holders of a component opened different ones",
-            ids={**stage.ids(), "component": (stage.party + 2) % 3, "pair": stage.pair(before, after)},
-            hint="One of the two altered it; the value is not used",
-        )
-    words = share.combine(from_bytes(inbound.from_prev, len(first)))
-    return from_planes(words.reshape(1, -1), share.count)
-
-
-def _digest(stage: ComputeStage, body: bytes) -> bytes:
-    return hashlib.sha256(encode_context(*stage.terms.context(stage.name), "dabits", len(body)) + body).digest()
+    if isinstance(stage, ActiveStage):
+        third = yield from exchange_vouched(stage, "dabits", to_bytes(first), to_bytes(second))
+    else:
+        inbound = yield from stage.exchange("dabits", to_next=to_bytes(first), expect_prev=LANE_BYTES * len(first))
+        third = inbound.from_prev
+    return from_planes(share.combine(from_bytes(third or b"", len(first))).reshape(1, -1), share.count)

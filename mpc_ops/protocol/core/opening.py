@@ -105,10 +105,52 @@ def open_to(
     return result
 
 
-def _digest(stage: ComputeStage, body: Body) -> bytes:
-    digest = hashlib.sha256(encode_context(*stage.terms.context(stage.name), "open", len(body)))
+def _digest(stage: ComputeStage, label: str, body: Body) -> bytes:
+    digest = hashlib.sha256(encode_context(*stage.terms.context(stage.name), label, len(body)))
     digest.update(body)
     return digest.digest()
+
+
+def exchange_vouched(
+    stage: ComputeStage, label: str, first: Body, second: Body, receivers: tuple[int, ...] = (0, 1, 2)
+) -> Steps[Body | None]:
+    """Send what a peer lacks, one holder the component and the other its digest in the same round; the base of every opening.
+
+    Rounds: 1.  Sent: the length of `first` to the next party and 32 bytes to the previous one, as far as they are receivers.
+    It opens whatever it is given: callers are `open_to_all` and `open_to`, which spend a barrier's token, and daBits.
+
+    Args:
+        stage: the stage.
+        label: step and purpose, a part of the digest's context.
+        first: own component `party`, which the next party lacks.
+        second: own component `party + 1`, which the previous party lacks; as long as `first`.
+        receivers: positions that learn the value.
+
+    Returns:
+        The component that this position lacks; None if it is no receiver.
+
+    Raises:
+        Abort: OPENING_MISMATCH, naming the pair that holds the component.
+        PeerProtocolError: LENGTH_INVALID.
+    """
+    party, before, after = stage.party, (stage.party - 1) % 3, (stage.party + 1) % 3
+    size = len(first)
+    mine = party in receivers and size > 0
+    inbound = yield from stage.exchange(
+        label,
+        to_next=first if after in receivers else b"",
+        to_prev=_digest(stage, label, second) if before in receivers and size else b"",
+        expect_prev=size if mine else 0,
+        expect_next=_DIGEST_BYTES if mine else 0,
+    )
+    if mine and not hmac.compare_digest(_digest(stage, label, inbound.from_prev), inbound.from_next):
+        raise Abort(
+            "OPENING_MISMATCH",
+            "the two holders of a component opened different ones",
+            ids={**stage.ids(), "component": (party + 2) % 3, "pair": stage.pair(before, after)},
+            hint="One of the two altered it; the value is not used",
+        )
+    return inbound.from_prev if party in receivers else None
 
 
 def _joined(vectors: Sequence[RingArray]) -> Body:
@@ -123,28 +165,9 @@ def _open(
     _check_receivers(stage, receivers)
     stage.spend(token)
     held = [share.words() for share in shares]
-    first = _joined([words[0] for words in held])
-    second = _joined([words[1] for words in held])
-    size = len(first)
-    party, before, after = stage.party, (stage.party - 1) % 3, (stage.party + 1) % 3
-    mine = party in receivers and size > 0
-    inbound = yield from stage.exchange(
-        "open",
-        to_next=first if after in receivers else b"",
-        to_prev=_digest(stage, second) if before in receivers and size else b"",
-        expect_prev=size if mine else 0,
-        expect_next=_DIGEST_BYTES if mine else 0,
-    )
-    if party not in receivers:
-        return None
-    if mine and not hmac.compare_digest(_digest(stage, inbound.from_prev), inbound.from_next):
-        raise Abort(
-            "OPENING_MISMATCH",
-            "the two holders of a component opened different ones",
-            ids={**stage.ids(), "component": (party + 2) % 3, "pair": stage.pair(before, after)},
-            hint="One of the two altered it; the value is not used",
-        )
-    return _values(shares, [len(words[0]) for words in held], inbound.from_prev)
+    sides = [_joined([words[side] for words in held]) for side in range(2)]
+    third = yield from exchange_vouched(stage, "open", sides[0], sides[1], receivers)
+    return None if third is None else _values(shares, [len(words[0]) for words in held], third)
 
 
 def _values(shares: Sequence[Openable], lengths: Sequence[int], third: Body) -> list[RingArray]:
