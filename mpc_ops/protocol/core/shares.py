@@ -124,15 +124,8 @@ class PassiveBooleanShare(BooleanPlanes):
 
 
 @dataclass(frozen=True, slots=True)
-class RingVector:
-    """What a position holds of a vector over Z_2^64: components `party` and `party + 1`. Use one of the two subclasses.
-
-    Attributes:
-        session: session id that it belongs to.
-        party: position.
-        first: component `party`, shape (n,).
-        second: component `party + 1`, shape (n,).
-    """
+class _Components:
+    """What vectors over both rings have in common: session, position, and components `party` and `party + 1`, shape (n,)."""
 
     session: str
     party: int
@@ -141,7 +134,7 @@ class RingVector:
 
     def __post_init__(self) -> None:
         held_by(self.party)
-        if type(self) is RingVector:
+        if type(self) in {_Components, RingVector, CounterVector}:
             raise LocalProtocolError("SHARE_FOREIGN", "a share is active or passive")
         check_ring(self.second, len(check_ring(self.first)))
 
@@ -149,6 +142,21 @@ class RingVector:
     def count(self) -> int:
         """Number of values."""
         return len(self.first)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(party={self.party}, count={self.count}, <redacted>)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RingVector(_Components):
+    """What a position holds of a vector over Z_2^64: components `party` and `party + 1`. Use one of the two subclasses.
+
+    Attributes:
+        session: session id that it belongs to.
+        party: position.
+        first: component `party`, shape (n,).
+        second: component `party + 1`, shape (n,).
+    """
 
     def words(self) -> tuple[RingArray, RingArray]:
         """Return both components for an opening."""
@@ -183,9 +191,6 @@ class RingVector:
         second = add(self.second, values) if self.party == 2 else self.second
         return replace(self, first=first, second=second)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(party={self.party}, count={self.count}, <redacted>)"
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RingShare(RingVector):
@@ -200,8 +205,8 @@ class PassiveRingShare(RingVector):
 _COUNTER_MASK = np.uint64(0xFFFFFFFF)
 
 
-@dataclass(frozen=True, slots=True)
-class CounterVector:
+@dataclass(frozen=True, slots=True, repr=False)
+class CounterVector(_Components):
     """What a position holds of a vector over Z_2^32: components `party` and `party + 1`. Use one of the two subclasses.
 
     Half the traffic of `RingVector`, for numbers that are known to be below 2^32: counts of rows.
@@ -213,23 +218,10 @@ class CounterVector:
         second: component `party + 1`.
     """
 
-    session: str
-    party: int
-    first: RingArray
-    second: RingArray
-
     def __post_init__(self) -> None:
-        held_by(self.party)
-        if type(self) is CounterVector:
-            raise LocalProtocolError("SHARE_FOREIGN", "a share is active or passive")
-        check_ring(self.second, len(check_ring(self.first)))
+        _Components.__post_init__(self)
         if bool(np.any((self.first | self.second) > _COUNTER_MASK)):
             raise LocalProtocolError("RING_TYPE", "a component of a counter is below 2^32")
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return len(self.first)
 
     def words(self) -> tuple[RingArray, RingArray]:
         """Return both components for an opening, two values a word."""
@@ -257,9 +249,6 @@ class CounterVector:
         """Return the share of the sum of all values, shape (1,); no message."""
         sums = (part.sum(dtype=np.uint64, keepdims=True) for part in (self.first, self.second))
         return self.of(*sums)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(party={self.party}, count={self.count}, <redacted>)"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
