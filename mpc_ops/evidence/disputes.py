@@ -6,8 +6,9 @@ verdict rests on three notices of one proof: both verifiers' claims and the prov
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from mpc_ops.errors import EvidenceError, LocalProtocolError, PeerProtocolError
 from mpc_ops.federation.loaded import Federation
@@ -66,6 +67,9 @@ def account_of(notice: DisputeNotice) -> Account:
     return Account(address_of(notice), bytes.fromhex(notice.left or ""), bytes.fromhex(notice.right or ""))
 
 
+_GATES: Mapping[str, Literal["and", "ring", "ring32"]] = {"and": "and", "ring": "ring", "ring32": "ring32"}
+
+
 def statement_of(stated: Claim | Account, place: Proof, operator: str, created_at: str) -> DisputeNotice:
     """Return a claim or an account as the notice that its author signs."""
     claim = stated if isinstance(stated, Claim) else None
@@ -73,7 +77,7 @@ def statement_of(stated: Claim | Account, place: Proof, operator: str, created_a
     where, shape = stated.address, claim.shape if claim else ProofShape()
     return DisputeNotice(
         run=place.run, cluster=place.cluster, operator=operator, attempt=place.attempt, stage=where.stage,
-        batch=where.batch, gates="ring" if where.kind == "ring" else "and", group=where.group, prover=where.prover,
+        batch=where.batch, gates=_GATES[where.kind], group=where.group, prover=where.prover,
         role="verifier" if claim else "prover",
         said=claim.said.hex() if claim else None, heard=claim.heard.hex() if claim else None,
         coin=claim.coin.hex() if claim else None, rejects=claim.rejects if claim else None,
@@ -119,7 +123,7 @@ def _check(kind: str, shape: ProofShape) -> Fits:
 
     def fits(left: bytes, right: bytes) -> bool:
         try:
-            check = proof_ring.public_check(shape) if kind == "ring" else proof_and.public_check(shape)
+            check = proof_and.public_check(shape) if kind == "and" else proof_ring.public_check(kind, shape)
             return check(left, right)
         except (PeerProtocolError, LocalProtocolError):
             return False

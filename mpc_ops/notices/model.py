@@ -271,7 +271,7 @@ class DisputeNotice(Model, frozen=True, kw_only=True, tag="dispute", tag_field="
     attempt: Annotated[int, Meta(ge=1, le=10000)]
     stage: Annotated[str, Meta(min_length=1, max_length=100)]
     batch: Annotated[int, Meta(ge=0, le=1 << 32)]
-    gates: Literal["and", "ring"]
+    gates: Literal["and", "ring", "ring32"]
     group: Annotated[int, Meta(ge=0, le=1 << 32)]
     prover: Annotated[int, Meta(ge=0, le=2)]
     role: Literal["verifier", "prover"]

@@ -161,7 +161,7 @@ def _check_dispute(notice: DisputeNotice, federation: Federation) -> None:
     members = () if cluster is None else (cluster.operators[at], cluster.operators[at - 1], cluster.operators[at - 2])
     stated = (notice.said, notice.heard, notice.coin, notice.rejects)
     shape = ((notice.words,), (notice.outputs, notice.terms))
-    claim = [member is not None for member in (*stated, *shape[notice.gates == "ring"])]
+    claim = [member is not None for member in (*stated, *shape[notice.gates != "and"])]
     account = [member is not None for member in (notice.left, notice.right)]
     none = [member is not None for member in shape[notice.gates == "and"]]
     if notice.role == "prover":

@@ -6,14 +6,19 @@ import random
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError, ProofRejected
+from mpc_ops.evidence.disputes import Proof, _check, claim_of, statement_of
 from mpc_ops.protocol.circuits.boolean import and_many
+from mpc_ops.protocol.circuits.counters import multiply_counters
 from mpc_ops.protocol.circuits.products import multiply
-from mpc_ops.protocol.core.blame import Account, DisputeBook, ProofAddress, Verdict
+from mpc_ops.protocol.core.blame import Account, DisputeBook, ProofAddress, Verdict, verdict
 from mpc_ops.protocol.core.party import Party
+from mpc_ops.protocol.core.shares import CounterShare
 from mpc_ops.protocol.core.stage import PROVEN_TOGETHER, ActiveSession
+from mpc_ops.protocol.proofs.proof_ring import public_check
 from tests.support.active import (
     MEMBERS,
     Network,
@@ -96,6 +101,31 @@ def test_a_wrong_product_in_any_of_several_batches_that_are_proven_together_is_n
     assert len({address.batch for address in book._answers}) >= PROVEN_TOGETHER
     for error in found:
         assert dispute(sessions, error).parties == (corrupt,)
+
+
+def test_a_false_accusation_about_counters_falls_back_on_its_author_for_whoever_repeats_the_check():
+    zeros = np.zeros(4, dtype=np.uint64)
+
+    def honest(session):
+        stage = session.stage("one")
+        x = CounterShare(session.terms.sid, stage.party, zeros, zeros)
+        yield from multiply_counters(stage, x, x)
+        yield from stage.barrier()
+
+    sessions = [ActiveSession(terms_of(party), keys_of(party)) for party in range(3)]
+    parties = [Party(p, terms_of(p).sid, MEMBERS, _kept(sessions[p], honest)) for p in range(3)]
+    assert not Network(parties).run().errors
+    address = next(iter(sessions[1].disputes._seen))
+    assert address.kind == "ring32"
+    left, right = ((address.prover + step) % 3 for step in (-1, 1))
+    claims = {party: sessions[party].disputes.claim(address) for party in (left, right)}
+    claims[left] = replace(claims[left], rejects=True)
+    account = sessions[address.prover].disputes.account(address, claims)
+    assert verdict(address, claims, account, public_check("ring32", claims[right].shape)).parties == (left,)
+    place = Proof("a" * 64, "de", 1, address)
+    notice = statement_of(claims[right], place, "de-1", "2026-01-01T00:00:00Z")
+    assert claim_of(notice, right) == claims[right]
+    assert _check(address.kind, claims[right].shape)(claims[left].said, claims[left].heard)
 
 
 def test_answers_of_old_batches_are_settled_and_then_forgotten():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mpc_ops.errors import LocalProtocolError
-from mpc_ops.protocol.circuits.counters import RING_32, bits_to_counters, multiply_counters
+from mpc_ops.protocol.circuits.counters import bits_to_counters, multiply_counters
 from mpc_ops.protocol.circuits.products import multiply
 from mpc_ops.protocol.core.shares import CounterShare, CounterVector, PassiveCounterShare
-from mpc_ops.protocol.proofs.ring_claim import check_bound, log2_bound
+from mpc_ops.protocol.proofs.ring_claim import RING_32, check_bound, log2_bound
 from tests.support.active import (
     as_passive,
     corrupt_session,

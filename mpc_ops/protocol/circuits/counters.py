@@ -18,15 +18,13 @@ from mpc_ops.protocol.circuits.products import MAX_OPERATION_TERMS, RingGateLog
 from mpc_ops.protocol.core.party import Body, Steps
 from mpc_ops.protocol.core.shares import BooleanPlanes, CounterVector, check_boolean, check_counter, counter_of
 from mpc_ops.protocol.core.stage import ActiveStage, ComputeStage
-from mpc_ops.protocol.proofs.ring_claim import GateView, RingParams
+from mpc_ops.protocol.proofs.ring_claim import RING_32, GateView, RingParams
 from mpc_ops.protocol.proofs.ring_roles import RingBatch
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import from_planes
 
-__all__ = ["RING_32", "CounterLog", "bits_to_counters", "multiply_counters"]
+__all__ = ["CounterLog", "bits_to_counters", "multiply_counters"]
 
-RING_32 = RingParams(gate_bits=32, claim_bits=96, carry_bits=64)
-"""Z_2^32 products, claims over Z_2^96, two repetitions."""
 _BYTES = 4
 _MASK = np.uint64(0xFFFFFFFF)
 

@@ -24,6 +24,7 @@ Leaks: number of terms and outputs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -32,7 +33,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.core.blame import Fits, ProofAddress, ProofShape
 from mpc_ops.protocol.core.party import Body, Steps
 from mpc_ops.protocol.core.stage import ActiveStage
-from mpc_ops.protocol.proofs.ring_claim import RING_64, RingParams, check_bound
+from mpc_ops.protocol.proofs.ring_claim import RING_32, RING_64, RingParams, check_bound
 from mpc_ops.protocol.proofs.ring_roles import (
     CoinSource,
     LeftVerifier,
@@ -47,7 +48,7 @@ from mpc_ops.randomness import SEED_BYTES
 from mpc_ops.ring import wide
 from mpc_ops.ring.wide import Wide
 
-__all__ = ["kind_of", "passes", "proof_bytes", "prove_batch", "public_check"]
+__all__ = ["RINGS", "kind_of", "passes", "proof_bytes", "prove_batch", "public_check"]
 
 
 def passes(place: Place, left: Body, right: Body) -> bool:
@@ -74,7 +75,11 @@ def passes(place: Place, left: Body, right: Body) -> bool:
     return wide.equal(params.claim(found), zero)
 
 
-def public_check(shape: ProofShape) -> Fits:
+RINGS: Mapping[str, RingParams] = {"ring": RING_64, "ring32": RING_32}
+"""Rings of the kinds of gates, as they stand in contexts, addresses and statements about a proof."""
+
+
+def public_check(kind: str, shape: ProofShape) -> Fits:
     """Return the check of a proof from its shape alone, for whoever repeats it after a dispute (blame.verdict).
 
     Raises:
@@ -82,12 +87,15 @@ def public_check(shape: ProofShape) -> Fits:
     """
     if shape.outputs < 1 or shape.terms < 1 or shape.words:
         raise LocalProtocolError("RING_LENGTH", "no batch of products has this shape", got=repr(shape))
-    return partial(passes, Place((), 0, shape.outputs, shape.terms))
+    return partial(passes, Place((), 0, shape.outputs, shape.terms, RINGS[kind]))
 
 
 def kind_of(params: RingParams) -> str:
     """Return the kind of gates as it stands in contexts and addresses."""
-    return "ring" if params == RING_64 else f"ring{params.gate_bits}"
+    for kind, known in RINGS.items():
+        if known == params:
+            return kind
+    raise LocalProtocolError("RING_PARAMS", "no kind of gates has these rings", got=repr(params))
 
 
 def prove_batch(

@@ -41,6 +41,7 @@ __all__ = [
     "MAX_FOLDS",
     "MAX_LOG2_BOUND",
     "MAX_OUTPUT_TERMS",
+    "RING_32",
     "RING_64",
     "FactorView",
     "GateView",
@@ -121,6 +122,8 @@ class RingParams:
 
 RING_64 = RingParams()
 """Z_2^64 products, claims over Z_2^128, two repetitions."""
+RING_32 = RingParams(gate_bits=32, claim_bits=96, carry_bits=64)
+"""Z_2^32 products, claims over Z_2^96, two repetitions."""
 
 
 # ------------------------------------------------------------------------------------------------------- error bound
