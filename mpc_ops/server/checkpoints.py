@@ -1,4 +1,4 @@
-"""Checkpoints of one run on this operator's disk: encrypted at rest, durable before they count, erased with the run."""
+"""Checkpoints of one run on this operator's disk: encrypted at rest, durable before they count. No report takes any yet; `erase` ends them."""
 
 from __future__ import annotations
 
