@@ -203,11 +203,14 @@ def _fetch_once(desk: Desk, clients: GroupClients, run_id: str) -> NotYet | None
     _log_parts(desk, evidence, files.parts(), plan.node(DeliverNode))
     commitments = {item.operator for item in evidence.of(ResultCommitment)}
     absent = [n for n in evidence.operators if n not in evidence.ledgers or n not in evidence.statements]
-    absent += [name for name in clients.names if name not in commitments and name not in absent]
+    absent += [name for name in clients.names if name not in commitments]
+    # A signed state of an operator that was just restarted may be behind its statement; the check would call that a contradiction.
+    states = {(state.operator, state.cluster) for state in evidence.of(State)}
+    absent += [name for at, names in evidence.clusters.items() for name in names if (name, at) not in states]
     if absent:
         return NotYet(
             "EVIDENCE_INCOMPLETE",
-            f"attestation, transfer log or commitment of {', '.join(absent)} is still to come",
+            f"attestation, transfer log, commitment or signed state of {', '.join(dict.fromkeys(absent))} is still to come",
             ids={"run": run_id[:12]},
         )
     missing = [name for name in clients.names if name not in files.parts()]

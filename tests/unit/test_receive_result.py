@@ -137,7 +137,7 @@ def test_two_parts_with_two_commitments_wait(world):
     run = world.made_run
     run.notices = [n for n in run.notices if not (n.kind == "result" and n.notice.operator == "sg-1")]
     world.serve()
-    with pytest.raises(NotYet, match=r"EVIDENCE_INCOMPLETE: .*commitment of sg-1"):
+    with pytest.raises(NotYet, match=r"EVIDENCE_INCOMPLETE: .*commitment or signed state of sg-1"):
         closing.fetch(world.site, world.run)
 
 
@@ -191,6 +191,15 @@ def test_commitments_that_differ_stop_everything(world):
 def test_a_missing_attestation_or_log_is_waited_for_by_name(world):
     world.serve(without="de-2")
     with pytest.raises(NotYet, match=r"EVIDENCE_INCOMPLETE: .*de-2"):
+        closing.fetch(world.site, world.run)
+
+
+@pytest.mark.parametrize("name", ["de-3", "nl-1"])
+def test_a_signed_state_that_is_behind_its_statement_is_waited_for_by_name(world, name):
+    run = world.made_run
+    run.notices = [n for n in run.notices if not (n.kind == "state" and n.notice.operator == name)]
+    world.serve()
+    with pytest.raises(NotYet, match=rf"EVIDENCE_INCOMPLETE: .*signed state of {name}"):
         closing.fetch(world.site, world.run)
 
 
