@@ -14,25 +14,25 @@ open        only with the token; no gate can be added in between
 ```
 Cost besides the proofs, per party: FLUSH 64 bytes for up to PROVEN_TOGETHER batches in a shared round, ACCEPT 64 bytes in one round.
 
-Security: malicious with abort, one corrupt party of three. Each link's transcript HMAC is keyed with that pair's key and
-covers only what that peer sent, so it tells nothing about the third party. Leakage: shapes, batch numbers, stage of an abort.
+Security: malicious with abort, one corrupt party of three. Each link's transcript has running tags under keys of that pair (GMAC,
+mpc_ops.randomness.link_tag) and covers only what that peer sent, so its HMAC tells nothing about the third party. Leakage: shapes, batch numbers, stage of an abort.
 
 A passive session has its own type and its own shares; neither is accepted here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar, final
 
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol.core.blame import DisputeBook
 from mpc_ops.protocol.core.party import Body, Inbound, Round, Steps, together
 from mpc_ops.randomness import ContextItem, PairKeys, derive, encode_context, expand
+from mpc_ops.randomness.link_tag import LinkTag
 from mpc_ops.ring import RingArray
 from mpc_ops.sharing import held_by
 
@@ -234,18 +234,17 @@ class ComputeStage(ABC):
         return inbound
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class _Transcript:
-    """Running digests of one link in a stage: what was sent to and received from one peer."""
+    """Running tags of one link in a stage: what was sent to and received from one peer."""
 
-    sent: hashlib._Hash = field(default_factory=hashlib.sha256)
-    received: hashlib._Hash = field(default_factory=hashlib.sha256)
+    sent: LinkTag
+    received: LinkTag
 
-    @staticmethod
-    def add(digest: hashlib._Hash, step: str, body: Body) -> None:
-        if body:
-            digest.update(encode_context(step, len(body)))
-            digest.update(body)
+    def add(self, step: str, sent: Body, received: Body) -> None:
+        for tag, body in ((self.sent, sent), (self.received, received)):
+            if body:
+                tag.add(step, body)
 
 
 class ActiveStage(ComputeStage):
@@ -256,7 +255,7 @@ class ActiveStage(ComputeStage):
         self._phase: Literal["computing", "accepted", "closed"] = "computing"
         self._token: BarrierToken | None = None
         self._logs: dict[type[GateLog], GateLog] = {}
-        self._links = {peer: _Transcript() for peer in range(3) if peer != terms.party}
+        self._links = {peer: self._transcript(peer) for peer in range(3) if peer != terms.party}
         self._batch = 0
         self._flushed = range(0)
         self._proving = False
@@ -312,30 +311,35 @@ class ActiveStage(ComputeStage):
         """
         item = Round(self.name, step, to_prev, to_next, expect_prev, expect_next)
         inbound = yield from self._plain_exchange(item)
-        # Both directions are noted when the round is over: so protocols that share rounds see the same order at both ends.
-        before, after = self._links[(self.party - 1) % 3], self._links[(self.party + 1) % 3]
-        before.add(before.sent, step, to_prev)
-        after.add(after.sent, step, to_next)
-        before.add(before.received, step, inbound.from_prev)
-        after.add(after.received, step, inbound.from_next)
+        if self._phase == "computing":  # what comes later has no FLUSH: an opening has digests of its own
+            # Both directions are noted when the round is over: so protocols that share rounds see the same order at both ends.
+            self._links[(self.party - 1) % 3].add(step, to_prev, inbound.from_prev)
+            self._links[(self.party + 1) % 3].add(step, to_next, inbound.from_next)
         return inbound
 
     # -- FLUSH, PROVE, ACCEPT
 
+    def _pair_key(self, peer: int) -> bytes:
+        """Return the key for MACs that is shared with a peer."""
+        return self.keys.first.mac if peer == (self.party - 1) % 3 else self.keys.second.mac
+
+    def _transcript(self, peer: int) -> _Transcript:
+        key, context = self._pair_key(peer), (*self.terms.context(self.name), "transcript")
+        ways = ((self.party, peer), (peer, self.party))
+        return _Transcript(*(LinkTag(derive(key, *context, sender, receiver)) for sender, receiver in ways))
+
     def mac(self, peer: int, purpose: str, *items: ContextItem) -> bytes:
         """Return the HMAC, under that pair's key, of items in the context of this stage and purpose."""
-        key = self.keys.first.mac if peer == (self.party - 1) % 3 else self.keys.second.mac
-        return hmac.digest(key, encode_context(*self.terms.context(self.name), purpose, *items), "sha256")
+        context = encode_context(*self.terms.context(self.name), purpose, *items)
+        return hmac.digest(self._pair_key(peer), context, "sha256")
 
     def _flush(self, batches: range) -> Steps[None]:
         """Compare both links: each end sends the HMAC of what the other end sent it. 32 bytes a link, one round."""
         batch = batches.start
         before, after = (self.party - 1) % 3, (self.party + 1) % 3
         links = self._links
-        sent = {peer: links[peer].sent.digest() for peer in links}
-        own = {
-            peer: self.mac(peer, "flushed", batch, peer, self.party, links[peer].received.digest()) for peer in links
-        }
+        sent = {peer: links[peer].sent.read() for peer in links}
+        own = {peer: self.mac(peer, "flushed", batch, peer, self.party, links[peer].received.read()) for peer in links}
         inbound = yield from self.exchange(
             f"flush{batch}", to_prev=own[before], to_next=own[after], expect_prev=_MAC_BYTES, expect_next=_MAC_BYTES
         )
@@ -454,6 +458,7 @@ class ActiveStage(ComputeStage):
             raise self._order("a stage ends only behind its barrier")
         self._phase, self._token, self._keys = "closed", None, None
         self._coins.clear()
+        self._links.clear()
         self.disputes.wipe()
 
     def wipe(self) -> None:
@@ -461,6 +466,7 @@ class ActiveStage(ComputeStage):
         for log in self._logs.values():
             log.wipe()
         self._logs.clear()
+        self._links.clear()
         self._keys, self._token, self._phase = None, None, "closed"
 
     def __repr__(self) -> str:
