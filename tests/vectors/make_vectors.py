@@ -33,6 +33,7 @@ from mpc_ops.randomness import SessionContext, derive, encode_context, expand, s
 from mpc_ops.ring import encode_signed, to_bytes  # noqa: E402
 from mpc_ops.sharing import FilingContext, held_by, share, sharing_commitments  # noqa: E402
 from tests.vectors.engine_vectors import engine  # noqa: E402
+from tests.vectors.unit_vectors import units  # noqa: E402
 
 RUN = "11" * 32
 PLAN = "22" * 32
@@ -183,6 +184,7 @@ def files() -> dict[str, str]:
     """Return the text of every vector file by name."""
     makers: dict[str, Callable[[], Any]] = {
         "contexts": contexts, "streams": streams, "sharing": sharing, "crossing": crossing, "result": result,
+        "units": lambda: units(FILING, counted()),
     }  # fmt: skip
     core = {f"core_{name}": (name, make()) for name, make in makers.items()}
     protocols = {name: (name, data) for name, data in engine().items()}
