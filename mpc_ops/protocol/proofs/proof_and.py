@@ -46,9 +46,8 @@ from mpc_ops.protocol.proofs.and_kernels import (
     Components,
     GatePile,
     Side,
-    cross_gates,
-    fold_gates,
 )
+from mpc_ops.protocol.proofs.and_vector import GateVector, cross_level
 from mpc_ops.randomness import ContextItem, encode_context, expand
 from mpc_ops.ring import RingArray, check_ring, from_bytes
 from mpc_ops.ring.field61 import FIELD_61, FieldArray, PrimeField
@@ -119,6 +118,10 @@ class AndProof:
             return -2 * self.last, 3 * self.last + 1
         return -(self.lanes[level] - 1), 2 * self.lanes[level] - 1
 
+    def vector(self, gates: Side, *, right: bool) -> GateVector:
+        """Return a side's vector at level 0."""
+        return GateVector(gates, self.lanes, self.layout, self.field, right=right)
+
     def stream(self, key: bytes, purpose: str, level: int, count: int) -> FieldArray:
         """Return `count` field elements of a pair's stream."""
         words = expand(key, 2 * count, *self.context, "proof", self.prover, level, purpose)
@@ -151,34 +154,6 @@ class FinalValues:
         return f"FinalValues({len(self.differences)} levels, <redacted>)"
 
 
-class _Vector:
-    """One side's vector while it is folded, level by level."""
-
-    def __init__(self, proof: AndProof, gates: Side, *, right: bool) -> None:
-        self.proof, self.right = proof, right
-        self.gates: Side | None = gates
-        self.elements: FieldArray = np.zeros(0, dtype=np.uint64)
-        self.level = 0
-
-    def fold(self, rho: int) -> None:
-        """Go to the next level."""
-        field, lanes = self.proof.field, self.proof.lanes[self.level]
-        weights = field.powers(field.inverse(rho) if self.right else rho, lanes)
-        if self.gates is not None:
-            self.elements = fold_gates(self.gates, weights, self.proof.layout, field, right=self.right)
-            self.gates = None
-        else:
-            self.elements = field.combine_blocks(self.elements, weights, self.proof.layout.inner_slots)
-        self.level += 1
-
-    def at(self, rho: int, mask: int) -> int:
-        """Return the masked last vector at rho (left) or 1 / rho (right)."""
-        field, size = self.proof.field, self.proof.last
-        base = field.inverse(rho) if self.right else rho
-        exponent = 2 * size if self.right else size
-        return (field.evaluate(self.elements, 0, base) + mask * pow(base, exponent, field.p)) % field.p
-
-
 class _Claim:
     """One share of the claim: t, and b = t - R[0] of every level."""
 
@@ -205,19 +180,13 @@ class AndProver:
         """Begin; `keys` are the PRG keys of components i (shared with L) and i + 1 (shared with R)."""
         self.proof, self.level = proof, 0
         self._keys = keys
-        self._u, self._v = _Vector(proof, left, right=False), _Vector(proof, right, right=True)
+        self._u, self._v = proof.vector(left, right=False), proof.vector(right, right=True)
         self._claims = _Claim(proof, proof.gates), _Claim(proof, 0)
         self._masks = (0, 0)
 
     def coefficients(self) -> list[int]:
         """Return this level's R in the clear."""
-        proof, field = self.proof, self.proof.field
-        if self.level == proof.levels - 1:
-            return self._last()
-        if self._u.gates is not None and self._v.gates is not None:
-            return [value % field.p for value in cross_gates(self._u.gates, self._v.gates, proof.layout)]
-        lanes, slots = proof.lanes[self.level], proof.layout.inner_slots
-        return field.cross_blocks(self._u.elements, self._v.elements, lanes, slots)
+        return self._last() if self.level == self.proof.levels - 1 else cross_level(self._u, self._v)
 
     def _last(self) -> list[int]:
         """Return the product of P(X) and Q(1/X) with their masks: degrees -2 m' to m'."""
@@ -268,7 +237,7 @@ class AndProver:
 class _Verifier:
     def __init__(self, proof: AndProof, gates: Side, key: bytes, *, right: bool) -> None:
         self.proof, self.level, self._key = proof, 0, key
-        self._vector = _Vector(proof, gates, right=right)
+        self._vector = proof.vector(gates, right=right)
         self._claim = _Claim(proof, 0 if right else proof.gates)
 
     def fold(self, seed: bytes) -> None:
