@@ -501,7 +501,8 @@ def _security_words(found: Assessment) -> str:
         )
     return (
         "NOT caught in country clusters (PASSIVE security, an explicit term of this report: the operators there are taken to follow "
-        "the protocol)"
+        "the protocol; one that does not could learn about records and alter figures); caught with abort in the group cluster, whose sums "
+        "are compared by both holders of every share"
     )
 
 

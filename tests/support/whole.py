@@ -31,15 +31,19 @@ from local_stores.snapshot.contribution import Figures
 from local_stores.snapshot.record import ContributionId, read_contribution
 from mpc_ops.errors import ComityError
 from mpc_ops.federation.loaded import Federation
+from mpc_ops.federation.rulepack import RulePack
 from mpc_ops.notices.model import Rejected, State
 from mpc_ops.notices.signed import SignedNotice, parse_notice
 from mpc_ops.plan.layout import leaf_count
-from mpc_ops.plan.model import Plan
+from mpc_ops.plan.model import Plan, RegionSumNode
+from mpc_ops.plan.releases import open_release
 from mpc_ops.plan.statement import planned_statement
+from mpc_ops.planner.release import release_report
 from mpc_ops.server.supervise import ManagedProcess, Supervisor, free_ports, operator_process, sftp_process
 from tests.support.closing import make_recipient_site, save_notice
 from tests.support.demo_data import SmallDemo, small_stores
 from tests.support.federation import (
+    AUTHOR,
     MadeFederation,
     make_approval,
     make_calendar,
@@ -130,16 +134,33 @@ class Whole:
         except ComityError:
             statement = plan.digest
         calendar = make_calendar(periods, open_hours=open_hours)
-        report = Report(plan, make_release(self.made, plan, calendar=calendar, statement=statement), statement)
+        signed = make_release(self.made, plan, calendar=calendar, statement=statement)
+        return self._publish(Report(plan, signed, statement), periods, approve)
+
+    def release_text(self, sql: str, terms: str, *periods: str) -> Report:
+        """Compile a report from its SQL and terms, release it as its author does, and approve it for its owners."""
+        now = datetime.now(UTC)
+        signed = release_report(
+            sql, terms, make_calendar(periods), self.federation, author=AUTHOR, key=self.made.keys[AUTHOR], now=now
+        )
+        opened = open_release(signed, self.federation, now=now)
+        return self._publish(Report(opened.plan, signed, opened.statement.digest), periods, None)
+
+    def owners_of(self, report: Report) -> list[str]:
+        """Return the owners of the regions that a report asks."""
+        regions = report.plan.node(RegionSumNode).regions
+        return [owner for owner in self.made.owners if self.federation.owner(owner).region in regions]
+
+    def _publish(self, report: Report, periods: Sequence[str], approve: Iterable[str] | None) -> Report:
         for site in (self.group, self.owners):
             path = save_notice(site.releases_dir, report.release)
         until(closing.publish_release, self.group, path)
         for period in periods:
             self.publish_rates(period)
-        for owner in self.made.owners:
+        for owner in self.owners_of(report):
             for period in periods:
                 until(lambda owner=owner, period=period: len(self.desk(report, period).keys(owner, period)) == 3)
-        for owner in self.made.owners if approve is None else approve:
+        for owner in self.owners_of(report) if approve is None else approve:
             self.approve(report, owner)
         return report
 
@@ -382,13 +403,14 @@ def whole_federation(
     sftp: bool = False,
     books: Sequence[str] = ("2026-03",),
     limits: Mapping[str, float] | None = None,
+    packs: Sequence[RulePack] | None = None,
 ) -> Iterator[Whole]:
     """Make a federation below `root`, start every operator (and SFTP server) and stop all at the end."""
     endpoints = operator_endpoints(regions)
     drops = [name for name in endpoints if "api" not in endpoints[name]] if sftp else []
     for name, port in zip(drops, free_ports(len(drops)), strict=True):
         endpoints[name]["sftp"] = f"127.0.0.1:{port}"
-    made = make_federation(root / "federation", regions, endpoints=endpoints)
+    made = make_federation(root / "federation", regions, endpoints=endpoints, packs=packs)
     configs = operator_homes(made, limits={**LIMITS, **(limits or {})})
     names = [owner for owners in regions.values() for owner in owners]
     stores = small_stores(root / "books", books, entities=[one for one in ENTITIES if one.name in names])

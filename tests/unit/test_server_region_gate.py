@@ -165,6 +165,19 @@ def test_without_a_threshold_every_operator_refuses_before_it_computes(tmp_path,
         world.net.close()
 
 
+def test_where_rules_ask_for_active_every_operator_refuses_a_passive_plan(tmp_path, made):
+    world = world_of(tmp_path, made, security="passive")
+    try:
+        filed = [file(world, owner, figures(1, (30, 30))) for owner in ("de-nord", "de-sued", "de-west")]
+        manifest = close(world, filed)
+        assert phases(world, manifest) == {"REFUSED(CROSSING_DENIED)"}
+        for name in world.net.operators:
+            assert "asks for security against a dishonest operator" in str(world.net.events(name, "run_refused"))
+            assert not world.net.events(name, "security_passive")
+    finally:
+        world.net.close()
+
+
 def test_passive_security_is_a_term_that_rules_must_allow(tmp_path):
     packs = [read_toml(path, RulePack) for path in sorted((DEMO_FOLDER / "rules").glob("*.toml"))]
 

@@ -284,6 +284,10 @@ def test_the_plan_says_which_kind_of_session_runs(tmp_path, security):
         sessions = world.net.operators["de-1"].sessions
         (state,) = sessions.of_run(run_id_of(manifest))
         assert sessions._attempt_context(state).security == security
+        # The group's stage is a sum: active as it is, whatever the terms say of country clusters.
+        group = world.net.operators["nl-1"].sessions
+        (state,) = group.of_run(run_id_of(manifest))
+        assert (state.kind, group._attempt_context(state).security) == ("group", "active")
     finally:
         world.net.close()
 
