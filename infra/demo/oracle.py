@@ -8,17 +8,19 @@ An entity's subtotal of a leaf (segment x product line) is translated once, half
 revenue, and of its margin (revenue less cost). Totals of amounts and lines are sums of cells; customers are counted distinct
 per entity at every level, so a customer of two entities counts as two.
 
-The Gate (unit customer, minimum k), per region, over all its entities together, and slice (the month; the same month of the
-prior year):
+The Gate (unit customer, minimum k customers of m entities), per region, over all its entities together, and slice (the
+month; the same month of the prior year). A cell is small if it holds any customer, and fewer than k or those of fewer than m
+entities; with m = 1, as in the demo, entities do not matter:
 
-1. a leaf with 1..k-1 distinct customers moves to its segment's *not allocated* cell;
-2. a segment's not-allocated cell that then holds 1..k-1 moves up to the top's;
-3. if the top's then holds 1..k-1, it absorbs the smallest remaining cells (fewest customers, then segment, then product
-   line; a segment's not-allocated cell is one of them, with an empty product line) until it holds at least k;
-4. a region with fewer than k customers in the slice contributes nothing to it.
+1. a small leaf moves to its segment's *not allocated* cell;
+2. a segment's not-allocated cell that is then small moves up to the top's;
+3. if the top's is then small, it absorbs the smallest remaining cells (fewest customers, then segment, then product line; a
+   segment's not-allocated cell is one of them, with an empty product line) until it is not;
+4. a region with fewer than k customers, or customers of fewer than m entities, in the slice contributes nothing to it.
 
-Step 3 needs no loop: cells are ranked, a customer counts at the first rank that brings it in (the top's own at rank 0),
-and the running sum over the ranks is the size of the union so far; absorption stops at the first rank that reaches k.
+Step 3 needs no loop: cells are ranked, a customer and an entity count at the first rank that brings them in (the top's own at
+rank 0), and the running sums over the ranks are the sizes of the union so far; absorption stops at the first rank that reaches
+both k and m.
 """
 
 from __future__ import annotations
@@ -62,14 +64,15 @@ WITH line AS (
   SELECT h.region, l.entity, l.slice, l.segment, l.product_line, l.entity || '/' || l.customer AS unit, l.revenue, l.cost
   FROM lines l JOIN home h USING (entity)
 ), counted AS (
-  SELECT region, slice, segment, product_line, COUNT(DISTINCT unit) AS n FROM line GROUP BY ALL
+  SELECT region, slice, segment, product_line, COUNT(DISTINCT unit) AS n, COUNT(DISTINCT entity) AS m FROM line GROUP BY ALL
 ), first_move AS (
-  SELECT l.*, c.n AS leaf_n, CASE WHEN c.n < $k THEN '' ELSE l.product_line END AS line_1
+  SELECT l.*, c.n AS leaf_n, CASE WHEN c.n < $k OR c.m < $m THEN '' ELSE l.product_line END AS line_1
   FROM line l JOIN counted c USING (region, slice, segment, product_line)
 ), in_segment AS (
-  SELECT region, slice, segment, COUNT(DISTINCT unit) AS n FROM first_move WHERE line_1 = '' GROUP BY ALL
+  SELECT region, slice, segment, COUNT(DISTINCT unit) AS n, COUNT(DISTINCT entity) AS m
+  FROM first_move WHERE line_1 = '' GROUP BY ALL
 ), second_move AS (
-  SELECT f.*, CASE WHEN f.line_1 = '' AND s.n < $k THEN '' ELSE f.segment END AS segment_2
+  SELECT f.*, CASE WHEN f.line_1 = '' AND (s.n < $k OR s.m < $m) THEN '' ELSE f.segment END AS segment_2
   FROM first_move f LEFT JOIN in_segment s USING (region, slice, segment)
 ), cell AS (
   SELECT region, slice, segment_2, line_1, COUNT(DISTINCT unit) AS n FROM second_move GROUP BY ALL
@@ -78,21 +81,26 @@ WITH line AS (
             ELSE ROW_NUMBER() OVER (PARTITION BY region, slice, segment_2 = '' ORDER BY n, segment_2, line_1) END AS rank
   FROM cell
 ), arrives AS (
-  SELECT region, slice, unit, MIN(rank) AS rank
+  SELECT region, slice, entity, unit, MIN(rank) AS rank
   FROM second_move JOIN ranked USING (region, slice, segment_2, line_1) GROUP BY ALL
+), at_rank AS (
+  SELECT region, slice, rank, 1 AS n, 0 AS m FROM arrives
+  UNION ALL SELECT region, slice, MIN(rank), 0, 1 FROM arrives GROUP BY region, slice, entity
 ), united AS (
-  SELECT region, slice, rank, SUM(COUNT(*)) OVER (PARTITION BY region, slice ORDER BY rank) AS n FROM arrives GROUP BY region, slice, rank
+  SELECT region, slice, rank, SUM(SUM(n)) OVER (PARTITION BY region, slice ORDER BY rank) AS n,
+         SUM(SUM(m)) OVER (PARTITION BY region, slice ORDER BY rank) AS m
+  FROM at_rank GROUP BY region, slice, rank
 ), absorbed AS (
   SELECT region, slice, MIN(rank) AS up_to FROM united
-  WHERE n >= $k AND (region, slice) IN (SELECT (region, slice) FROM cell WHERE segment_2 = '') GROUP BY ALL
+  WHERE n >= $k AND m >= $m AND (region, slice) IN (SELECT (region, slice) FROM cell WHERE segment_2 = '') GROUP BY ALL
 ), whole AS (
-  SELECT region, slice, COUNT(DISTINCT unit) AS n FROM line GROUP BY ALL
+  SELECT region, slice, COUNT(DISTINCT unit) AS n, COUNT(DISTINCT entity) AS m FROM line GROUP BY ALL
 ), gated AS (
   SELECT m.region, m.entity, m.slice, m.unit, m.revenue, m.cost, m.segment, m.product_line, m.leaf_n,
          CASE WHEN r.rank <= COALESCE(a.up_to, -1) THEN '' ELSE m.segment_2 END AS to_segment,
          CASE WHEN r.rank <= COALESCE(a.up_to, -1) THEN '' ELSE m.line_1 END AS to_line
   FROM second_move m JOIN ranked r USING (region, slice, segment_2, line_1) LEFT JOIN absorbed a USING (region, slice)
-  JOIN whole w USING (region, slice) WHERE w.n >= $k
+  JOIN whole w USING (region, slice) WHERE w.n >= $k AND w.m >= $m
 )
 """
 
@@ -196,6 +204,7 @@ def report(
     currencies: Mapping[str, str] | None = None,
     regions: Mapping[str, str] | None = None,
     k: int = 10,
+    min_owners: int = 1,
 ) -> list[OracleRow]:
     """Compute the whole report table of `period` from plaintext.
 
@@ -206,6 +215,7 @@ def report(
         currencies: currency of each entity; the demo's by default.
         regions: region of each entity; by default its jurisdiction.
         k: fewest distinct customers that a cell of a region may stand for.
+        min_owners: fewest entities that these customers belong to.
 
     Returns:
         25 leaves, a not-allocated row and a total per segment, the top's not-allocated row and the grand total.
@@ -230,7 +240,7 @@ def report(
         db.execute("CREATE TABLE frame (position INTEGER, segment VARCHAR, product_line VARCHAR)")
         db.executemany("INSERT INTO frame VALUES (?, ?, ?)", _frame())
         _load(db, lines, regions)
-        rows = db.execute(query, {"k": k}).fetchall()
+        rows = db.execute(query, {"k": k, "m": min_owners}).fetchall()
     return [OracleRow(row[0], row[1], dict(zip(MEASURES, row[2:], strict=True))) for row in rows]
 
 
@@ -242,7 +252,7 @@ def _load(db: duckdb.DuckDBPyConnection, lines: pa.Table, regions: Mapping[str, 
 
 
 def gate_map(
-    lines: pa.Table, k: int = 10, *, regions: Mapping[str, str] | None = None
+    lines: pa.Table, k: int = 10, *, regions: Mapping[str, str] | None = None, min_owners: int = 1
 ) -> dict[GatedLeaf, tuple[str, str]]:
     """Tell where each leaf's lines went: itself, `(segment, "")` or `("", "")`; leaves of dropped regions are absent.
 
@@ -251,7 +261,7 @@ def gate_map(
     query = _GATE_SQL + _MOVES_SQL
     with closing(duckdb.connect()) as db:
         _load(db, lines, regions)
-        rows = db.execute(query, {"k": k}).fetchall()
+        rows = db.execute(query, {"k": k, "m": min_owners}).fetchall()
     return {GatedLeaf(*row[:5]): (row[5], row[6]) for row in rows}
 
 

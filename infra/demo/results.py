@@ -20,7 +20,7 @@ from mpc_ops.evidence.checks import assess
 from mpc_ops.evidence.facts import Facts
 from mpc_ops.evidence.verify import Verdict, verify_pack
 from mpc_ops.notices.signed import run_id_of
-from mpc_ops.plan.model import Plan
+from mpc_ops.plan.model import Plan, RegionGateNode
 
 __all__ = ["Month", "look_at_month", "write_summary"]
 
@@ -70,7 +70,9 @@ def look_at_month(homes: DemoHomes, plan: Plan, period: str) -> Month:
         raise EvidenceError("EVIDENCE_REFUSED", "the pack holds no facts", ids={"period": period})
     published = homes.root / "published" / REPORT / period / "result.parquet"
     rates = reference.rates([period, reference.prior_year(period)])
-    expected = oracle.report(oracle.lines_of(homes.stores, period), period, rates)
+    gate = plan.gate
+    owners = gate.min_owners if isinstance(gate, RegionGateNode) else 1
+    expected = oracle.report(oracle.lines_of(homes.stores, period), period, rates, k=gate.k, min_owners=owners)
     return Month(
         period=period,
         run=run,

@@ -18,11 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.demo.data import COLUMNS, ENTITIES, PRODUCT_LINES, SEGMENTS, Entity, Store, read_store, write_store
 from infra.demo.reference import month_bounds, prior_year
+from local_stores.snapshot.local_plan import UnitTable
+from mpc_ops.plan.model import Plan
 
-__all__ = ["Canary", "Secrets", "SmallDemo", "find_secrets", "secrets_of", "small_lines", "small_stores"]
+__all__ = ["Canary", "Secrets", "SmallDemo", "find_secrets", "secrets_of", "small_lines", "small_stores", "unit_table"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,28 @@ def _table(rows: list[tuple[object, ...]]) -> pa.Table:
     columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
     return pa.Table.from_arrays(
         [pa.array(values, kind.type) for values, kind in zip(columns, COLUMNS, strict=True)], schema=COLUMNS
+    )
+
+
+def unit_table(lines: pa.Table, plan: Plan) -> UnitTable:
+    """Return an owner's oracle lines as its local plan gives them: a row per slice, segment, product line and customer."""
+    keys = ["slice", "segment", "product_line", "customer"]
+    lines = lines.append_column("margin", pc.subtract(lines["revenue"], lines["cost"]))
+    sums = lines.group_by(keys).aggregate([("revenue", "sum"), ("margin", "sum"), ("cost", "count")])
+    dimensions = tuple(
+        np.array(pc.index_in(sums[name], pa.array(plan.domains[name])), np.int64)
+        for name in ("segment", "product_line")
+    )
+    units = sums["customer"].combine_chunks().dictionary_encode().indices
+    return UnitTable(
+        slices=np.array(pc.index_in(sums["slice"], pa.array(["month", "prior"])), np.int64),
+        dimensions=dimensions,
+        units=np.array(units, np.int64),
+        aggregates={
+            "revenue": np.array(sums["revenue_sum"], np.int64),
+            "margin": np.array(sums["margin_sum"], np.int64),
+            "lines": np.array(sums["cost_count"], np.int64),
+        },
     )
 
 

@@ -183,6 +183,7 @@ def make_plan(
     report: str = "group_performance",
     gate_at: str = "owner",
     max_units: int = 1000,
+    gate_min_owners: int = 1,
     security: str = "active",
 ) -> Plan:
     """Return the demo's group report (month, prior year, prior year at constant currency), built by hand."""
@@ -232,7 +233,7 @@ def make_plan(
             ),
         ],
     )  # fmt: skip
-    plan = plan if gate_at == "owner" else _gate_in_region(plan, amount, max_units)
+    plan = plan if gate_at == "owner" else _gate_in_region(plan, amount, max_units, gate_min_owners)
     nodes = [
         ShareNode(id="share", input="measure", lanes=shared_lane_count(plan)) if n.id == "share" else n
         for n in plan.nodes
@@ -240,7 +241,7 @@ def make_plan(
     return _replace(plan, nodes=nodes)
 
 
-def _gate_in_region(plan: Plan, amount: int, max_units: int) -> Plan:
+def _gate_in_region(plan: Plan, amount: int, max_units: int, min_owners: int) -> Plan:
     nodes = {node.id: node for node in plan.nodes}
     gate = nodes.pop("gate")
     parts = prod(len(values) for values in plan.domains.values())
@@ -249,8 +250,9 @@ def _gate_in_region(plan: Plan, amount: int, max_units: int) -> Plan:
     )
     nodes["cross"] = _replace(nodes["cross"], input="gate")
     moved = RegionGateNode(
-        id="gate", input="region_sum", unit=gate.unit, k=gate.k, payload_class=gate.payload_class, max_units=max_units
-    )
+        id="gate", input="region_sum", unit=gate.unit, k=gate.k, payload_class=gate.payload_class, max_units=max_units,
+        min_owners=min_owners,
+    )  # fmt: skip
     place = list(nodes).index("cross")
     return _replace(plan, nodes=[*list(nodes.values())[:place], moved, *list(nodes.values())[place:]])
 

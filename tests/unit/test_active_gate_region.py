@@ -10,20 +10,13 @@ import pytest
 
 from local_stores.snapshot.contribution import compute_figures
 from local_stores.snapshot.local_plan import UnitTable
-from mpc_ops.engine.region_gate import (
-    REGION_GATE_OPS,
-    RegionInputs,
-    region_gate,
-    region_gate_cost,
-    region_shape,
-    region_stage_of,
-)
+from mpc_ops.engine.region_gate import REGION_GATE_OPS, region_gate, region_gate_cost
 from mpc_ops.plan.layout import lane_count, lanes, shared_lane_count
-from mpc_ops.protocol.sums import CrossRoute, open_crossing
-from mpc_ops.sharing import UnitTables, parts_of, share, unit_planes
-from tests.support.active import MEMBERS, corrupt_session, flip, keys_of, run_flow, small_proofs
-from tests.support.core import RUN, filing, open_shares
+from mpc_ops.sharing import UnitTables, parts_of, share
+from tests.support.active import corrupt_session, flip, small_proofs
+from tests.support.core import filing
 from tests.support.federation import make_federation, make_plan
+from tests.support.region_stage import region_parts, run_region
 
 RATES = {"period": "1", "prior_year": "1"}
 """So that amounts translate to themselves: those of leaf cells are rounded before they are added, those of moved cells after."""
@@ -70,9 +63,7 @@ def scene(plan, rng: random.Random, owners: int, units: int, count: int):
 
 
 def parts_at(plan, number: int, rows):
-    figures = compute_figures(plan, table(rows), RATES, owner=f"o{number}")
-    planes = [unit_planes(one) for one in figures.tables]
-    return parts_of(share(figures.lanes.astype(np.uint64), planes=planes), filing(f"o{number}"))
+    return region_parts(compute_figures(plan, table(rows), RATES, owner=f"o{number}"), f"o{number}")
 
 
 def in_the_clear(made, rows, k: int, dimensions) -> list[int]:
@@ -86,40 +77,13 @@ def in_the_clear(made, rows, k: int, dimensions) -> list[int]:
     return compute_figures(plan, table(union), RATES, owner="all").lanes.tolist()
 
 
-def route_of(plan) -> CrossRoute:
-    return CrossRoute(
-        run_id=RUN, source="de", target="group", crossing="cross", lanes=lane_count(plan),
-        senders=MEMBERS, receivers=("nl-1", "ch-1", "sg-1"),
-    )  # fmt: skip
-
-
-def run(plan, parts, *, security="active", ops=REGION_GATE_OPS, **options):
-    """Run the region's stage at three positions; return (signed lanes that the group opens, outcome)."""
-
-    def program(flow):
-        party = flow.stage.party
-        inputs = RegionInputs(shape=region_shape(plan, ops), party=party, parts=parts[party], route=route_of(plan))
-        return (yield from region_stage_of(plan, inputs, 1)(flow, keys_of(party)))
-
-    outcome = run_flow(program, security=security, **options)
-    if not outcome.done:
-        return None, outcome
-    outputs = [outcome.results[party] for party in range(3)]
-    shares = [
-        open_crossing({sender: outputs[sender].crossings[at] for sender in range(3)}, route_of(plan), at)
-        for at in range(3)
-    ]
-    assert np.array_equal(open_shares(shares), open_shares([one.share for one in outputs]))
-    return open_shares(shares).astype(np.int64).tolist(), outcome
-
-
 @pytest.mark.parametrize("security", ["active", "passive"])
 @pytest.mark.parametrize(("dimensions", "k"), [(("segment", "product_line"), 10), (("segment",), 4), ((), 3), ((), 99)])
 def test_the_group_opens_what_one_gate_over_all_owners_lets_through(made, security, dimensions, k) -> None:
     plan = make_plan(made.federation, k=k, gate_at="region", dimensions=dimensions, security=security)
     rng = random.Random(repr((dimensions, k)))
     rows, parts = scene(plan, rng, owners=3, units=25, count=60)
-    got, outcome = run(plan, parts, security=security)
+    got, outcome = run_region(plan, parts, security=security)
     assert outcome.done, outcome.errors
     expected = in_the_clear(made, rows, k, dimensions)
     assert got == expected
@@ -132,7 +96,7 @@ def test_small_owners_pass_together_that_would_contribute_nothing_alone(made) ->
     rows = [[(0, (1, 2), unit, (100, 50, 1)) for unit in range(4)] for _ in range(3)]
     assert not any(any(in_the_clear(made, [mine], 10, ("segment", "product_line"))) for mine in rows)
     parts = [[*one] for one in zip(*(parts_at(plan, n, mine) for n, mine in enumerate(rows)), strict=True)]
-    got, _ = run(plan, parts)
+    got, _ = run_region(plan, parts)
     found = {
         (lane.measure.name, lane.cell.kind, lane.cell.labels): value
         for lane, value in zip(lanes(plan), got, strict=True)
@@ -147,21 +111,21 @@ def test_the_order_of_filings_does_not_matter_and_may_differ_between_operators(m
     plan = make_plan(made.federation, k=4, gate_at="region", dimensions=("segment",))
     rows, parts = scene(plan, random.Random(5), owners=3, units=12, count=30)
     parts[1] = parts[1][::-1]
-    got, outcome = run(plan, parts)
+    got, outcome = run_region(plan, parts)
     assert outcome.done, outcome.errors
     assert got == in_the_clear(made, rows, 4, ("segment",))
 
 
 def test_a_region_in_which_nobody_reports_hands_on_zeros(made) -> None:
     plan = make_plan(made.federation, k=4, gate_at="region")
-    got, _ = run(plan, [[None, None]] * 3)
+    got, _ = run_region(plan, [[None, None]] * 3)
     assert got == [0] * lane_count(plan)
 
 
 def test_rounds_and_bytes_of_the_gate_are_those_of_the_formula(made) -> None:
     plan = make_plan(made.federation, k=4, gate_at="region")
     _, parts = scene(plan, random.Random(6), owners=2, units=100, count=200)
-    _, outcome = run(plan, parts)
+    _, outcome = run_region(plan, parts)
     wanted = region_gate(plan)
     cost = region_gate_cost(wanted, [part.units.rows for part in parts[0] if part is not None])
     mine = [place for place in outcome.log if place.step.startswith(("gate/", "ring-products")) and place.sender == 0]
@@ -174,7 +138,7 @@ def test_a_plan_with_the_gate_at_the_owner_keeps_its_linear_stage(made) -> None:
     plan = make_plan(made.federation, k=2)
     assert region_gate(plan) is None
     parts = parts_of(share(np.arange(lane_count(plan), dtype=np.uint64)), filing("o1"))
-    got, outcome = run(plan, [[part] for part in parts], ops=("region_sum", "cross"), security="passive")
+    got, outcome = run_region(plan, [[part] for part in parts], ops=("region_sum", "cross"), security="passive")
     assert got == list(range(lane_count(plan)))
     assert outcome.rounds == [0, 0, 0]
 
@@ -183,15 +147,15 @@ def test_what_does_not_belong_to_the_stage_is_refused(made) -> None:
     plan = make_plan(made.federation, k=4, gate_at="region", dimensions=("segment",))
     _, parts = scene(plan, random.Random(7), owners=2, units=12, count=30)
     for ops in (("region_sum", "cross"), ("region_gate", "region_sum", "cross"), (*REGION_GATE_OPS, "open")):
-        assert run(plan, parts, ops=ops)[1].codes() == {"UNSUPPORTED_NODE"}
+        assert run_region(plan, parts, ops=ops)[1].codes() == {"UNSUPPORTED_NODE"}
     bare = share(np.zeros(shared_lane_count(plan), dtype=np.uint64))
     without = [[part] for part in parts_of(bare, filing("o0"))]
-    assert run(plan, without)[1].codes() == {"PART_MIXED"}
+    assert run_region(plan, without)[1].codes() == {"PART_MIXED"}
     narrow = UnitTables(parts[0][0].units.width - 1, parts[0][0].units.rows)
     odd = [[replace(parts[party][0], units=narrow)] for party in range(3)]
-    assert run(plan, odd)[1].codes() == {"PART_MIXED"}
+    assert run_region(plan, odd)[1].codes() == {"PART_MIXED"}
     twice = [[one[0], one[0]] for one in parts]
-    assert run(plan, twice)[1].codes() == {"PARTS_INVALID"}
+    assert run_region(plan, twice)[1].codes() == {"PARTS_INVALID"}
 
 
 def test_a_holder_that_computes_with_another_part_is_stopped_before_anything_crosses(made) -> None:
@@ -202,7 +166,7 @@ def test_a_holder_that_computes_with_another_part_is_stopped_before_anything_cro
         other = parts_at(plan, 0, [(0, (0,), 1, (1, 1, 1))] * 1)[liar]
         other = replace(other, units=parts[liar][0].units) if other.units != parts[liar][0].units else other
         bent = [[other, *one[1:]] if party == liar else one for party, one in enumerate(parts)]
-        got, outcome = run(plan, bent)
+        got, outcome = run_region(plan, bent)
         assert got is None
         assert not outcome.results
         assert "PROOF_REJECTED" in outcome.codes()
@@ -219,6 +183,6 @@ def test_a_bent_message_of_the_last_round_builds_no_crossing(made) -> None:
             seen[0] += name == "ring-products"
             return flip(bytes(body), rng) if name == "ring-products" and seen[0] == number + 1 else body
 
-        _, outcome = run(plan, parts, session_types={1: corrupt_session(bend)})
+        _, outcome = run_region(plan, parts, session_types={1: corrupt_session(bend)})
         assert seen[0] > number
         assert not {0, 2} & set(outcome.results)

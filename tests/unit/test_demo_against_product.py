@@ -8,7 +8,6 @@ with what it is compared with.
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -18,7 +17,7 @@ from infra.demo.reference import PERIODS, prior_year, rates
 from local_stores.publish.build import table_from_lanes
 from local_stores.publish.editions import publish
 from local_stores.snapshot.contribution import compute_figures
-from local_stores.snapshot.local_plan import UnitTable
+from tests.support.demo_data import unit_table
 from tests.support.federation import make_federation, make_plan
 from tests.support.publish_sample import basis
 from tests.support.region_stage import clear_region
@@ -36,32 +35,13 @@ def stores(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("stores"), CACHE)
 
 
-def unit_table(lines, plan):
-    """One row per slice, segment, product line and customer, as the local plan gives them."""
-    keys = ["slice", "segment", "product_line", "customer"]
-    lines = lines.append_column("margin", pc.subtract(lines["revenue"], lines["cost"]))
-    sums = lines.group_by(keys).aggregate([("revenue", "sum"), ("margin", "sum"), ("cost", "count")])
-    dimensions = tuple(
-        np.array(pc.index_in(sums[name], pa.array(plan.domains[name])), np.int64)
-        for name in ("segment", "product_line")
-    )
-    units = sums["customer"].combine_chunks().dictionary_encode().indices
-    return UnitTable(
-        slices=np.array(pc.index_in(sums["slice"], pa.array(["month", "prior"])), np.int64),
-        dimensions=dimensions,
-        units=np.array(units, np.int64),
-        aggregates={
-            "revenue": np.array(sums["revenue_sum"], np.int64),
-            "margin": np.array(sums["margin_sum"], np.int64),
-            "lines": np.array(sums["cost_count"], np.int64),
-        },
-    )
-
-
-@pytest.mark.parametrize("k", [2, 10, 25])
+@pytest.mark.parametrize(
+    "gate", [(2, 1), (10, 1), (25, 1), (10, 2), (14, 3)], ids=lambda gate: f"k{gate[0]}-owners{gate[1]}"
+)
 @pytest.mark.parametrize("period", PERIODS)
-def test_the_product_computes_what_the_oracle_computes(federation, stores, tmp_path, period, k):
-    plan = make_plan(federation, k=k, gate_at="region")
+def test_the_product_computes_what_the_oracle_computes(federation, stores, tmp_path, period, gate):
+    k, min_owners = gate
+    plan = make_plan(federation, k=k, gate_at="region", gate_min_owners=min_owners)
     table, lines = rates(), lines_of(stores, period)
     total = 0
     for region in dict.fromkeys(entity.jurisdiction for entity in ENTITIES):
@@ -76,4 +56,5 @@ def test_the_product_computes_what_the_oracle_computes(federation, stores, tmp_p
         total = total + np.array(clear_region(plan, filed), object)
     result = table_from_lanes(plan, total.tolist(), period=period, edition=1)
     published = publish(result, basis(period), tmp_path)
-    assert differences(report(lines, period, table, k=k), published_rows(published.folder / "result.parquet")) == []
+    expected = report(lines, period, table, k=k, min_owners=min_owners)
+    assert differences(expected, published_rows(published.folder / "result.parquet")) == []

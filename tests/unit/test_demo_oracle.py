@@ -33,8 +33,8 @@ APART = {"a": "a", "b": "b"}
 TOGETHER = {"a": "r", "b": "r"}
 
 
-def moves(rows, k=10, regions=APART):
-    found = gate_map(lines(*rows), k, regions=regions)
+def moves(rows, k=10, regions=APART, **terms):
+    found = gate_map(lines(*rows), k, regions=regions, **terms)
     return {(leaf.segment, leaf.product_line): place for leaf, place in found.items()}
 
 
@@ -97,6 +97,38 @@ def test_small_owners_pass_together_and_a_customer_of_both_counts_as_two():
     assert table[-1].values["customers"] == 9 + 5 + 20
 
 
+def test_a_cell_of_one_big_owner_moves_where_two_owners_are_asked_for():
+    both = cell("T", "A", range(20, 26), "a") + cell("T", "A", range(20, 26), "b")
+    rows = both + cell("S", "A", range(500), "a") + cell("S", "B", range(1), "b")
+    # S/A holds 500 customers of one owner; with the other's one in S/B its segment's not-allocated cell passes
+    assert moves(rows, regions=TOGETHER, min_owners=2) == {
+        ("S", "A"): ("S", ""), ("S", "B"): ("S", ""), ("T", "A"): ("T", "A"),
+    }  # fmt: skip
+    assert moves(rows, regions=TOGETHER)["S", "A"] == ("S", "A")
+    alone = both + cell("S", "A", range(500), "a")
+    assert set(moves(alone, regions=TOGETHER, min_owners=2).values()) == {("", "")}
+    table = report(lines(*rows), "2026-03", FLAT, currencies={"a": "EUR", "b": "EUR"}, regions=TOGETHER, min_owners=2)
+    assert table[-1].values["customers"] == 500 + 6 + 1
+
+
+def test_a_top_of_one_owner_absorbs_the_smallest_cell_which_brings_the_other_owner():
+    rows = cell("S", "A", range(30), "a")
+    rows += cell("T", "A", range(40, 51), "a") + cell("T", "A", range(40, 51), "b") + cell("U", "A", range(60, 90), "b")
+    rows += cell("U", "A", range(60, 90), "a")
+    assert moves(rows, regions=TOGETHER, min_owners=2) == {
+        ("S", "A"): ("", ""), ("T", "A"): ("", ""), ("U", "A"): ("U", "A"),
+    }  # fmt: skip
+
+
+def test_a_region_of_too_few_owners_contributes_nothing():
+    rows = cell("S", "A", range(500), "a") + cell("T", "B", range(500), "a")
+    assert moves(rows, regions=TOGETHER, min_owners=2) == {}
+    rows += cell("S", "A", [1], "b", "prior")  # in the other slice only
+    assert moves(rows, regions=TOGETHER, min_owners=2) == {}
+    table = report(lines(*rows), "2026-03", FLAT, currencies={"a": "EUR", "b": "EUR"}, regions=TOGETHER, min_owners=2)
+    assert {value for row in table for value in row.values.values()} == {0}
+
+
 def test_amounts_are_translated_leaf_by_leaf_and_entity_by_entity_before_they_move():
     # Half a cent twice: rounded half-even each to 0 before the Gate; together they would be 1.
     rows = [("a", "month", "BUILDING", line, f"c{line}", 1, 0) for line in ("TIN", "STEEL")]
@@ -129,7 +161,7 @@ def test_translation_is_half_even_on_integers_for_both_signs(amount, rate, expec
     assert table[-1].values["revenue"] == expected
 
 
-def by_hand(stores, period, rate_table, k):
+def by_hand(stores, period, rate_table, k, min_owners=1):
     """The report in plain Python: sets, Decimal and the brute-force Gate over the entities of a jurisdiction."""
     currency = {e.name: e.currency for e in ENTITIES}
     place_of = {e.name: e.jurisdiction for e in ENTITIES}
@@ -139,7 +171,7 @@ def by_hand(stores, period, rate_table, k):
         by_slice[place_of[row["entity"]], row["slice"]].append(row)
     for (_, at), rows in by_slice.items():
         keys = [(row["segment"], row["product_line"], (row["entity"], row["customer"])) for row in rows]
-        to, tail = gate(keys, k), "" if at == "month" else "_py"
+        to, tail = gate(keys, k, min_owners), "" if at == "month" else "_py"
         sums = defaultdict(Counter)
         for row in rows if to else []:
             leaf = row["entity"], row["segment"], row["product_line"]
@@ -155,16 +187,16 @@ def by_hand(stores, period, rate_table, k):
                 figures |= {f"revenue{suffix}": revenue, f"margin{suffix}": margin}
             for target in {place, (place[0], None), (None, None)} - {("", None)}:
                 out[target].update(figures)
-        for place, count in level_counts(keys, k).items():
+        for place, count in level_counts(keys, k, min_owners).items():
             out[place][f"customers{tail}"] += count
     return out
 
 
-@pytest.mark.parametrize("k", [1, 10, 19])
-def test_the_whole_table_equals_plain_python(tmp_path, k):
+@pytest.mark.parametrize(("k", "min_owners"), [(1, 1), (10, 1), (19, 1), (10, 2), (1, 3)])
+def test_the_whole_table_equals_plain_python(tmp_path, k, min_owners):
     stores = small_stores(tmp_path, canaries=False).stores
-    rows = report(lines_of(stores, "2026-03"), "2026-03", rates(), k=k)
-    expected = by_hand(stores, "2026-03", rates(), k)
+    rows = report(lines_of(stores, "2026-03"), "2026-03", rates(), k=k, min_owners=min_owners)
+    expected = by_hand(stores, "2026-03", rates(), k, min_owners)
     for row in rows:
         assert {name: expected[row.segment, row.product_line][name] for name in MEASURES} == row.values, (
             row.segment,
