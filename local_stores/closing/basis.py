@@ -6,7 +6,7 @@ from local_stores.publish.model import Basis, CalendarFacts, RateFact, Submissio
 from mpc_ops.evidence.material import RunEvidence
 from mpc_ops.federation.contract import DatasetContract
 from mpc_ops.notices.model import CalendarRow, Filed, Reference, Reopen
-from mpc_ops.plan.model import ScanNode
+from mpc_ops.plan.model import RegionGateNode, ScanNode
 
 __all__ = ["basis_of"]
 
@@ -41,6 +41,7 @@ def basis_of(evidence: RunEvidence) -> tuple[DatasetContract, Basis]:
         year_periods=_year(evidence.reading.calendar, row),
         edition_reason=reasons[0] if reasons else "",
         gate_at=plan.gate.where,
+        gate_owners=plan.gate.min_owners if isinstance(plan.gate, RegionGateNode) else 1,
     )
 
 

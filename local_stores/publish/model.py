@@ -210,7 +210,7 @@ class Basis:
         submissions: every entity of the run, and those left out.
         calendar: the period's row of the signed calendar.
         gate_units: the protected units as the data contract calls them, for example `customers`; gate_k: their minimum per
-            cell of an entity, or of a country where `gate_at` is `region`.
+            cell of an entity, or of a country where `gate_at` is `region`; gate_owners: fewest entities that they are of there.
         rate_digest: digest of the signed reference data; rates: the rates used; rate_source: where they come from.
         entity_tree: version or digest of the entity tree, or empty.
         year_periods: keys of the year's periods up to this one, from the calendar; empty if there is no year to date.
@@ -235,6 +235,7 @@ class Basis:
     year_periods: tuple[str, ...] = ()
     edition_reason: str = ""
     gate_at: Literal["owner", "region"] = "owner"
+    gate_owners: int = 1
     extra: tuple[tuple[str, str], ...] = field(default=())
 
     @property

@@ -7,15 +7,32 @@ from local_stores.publish.model import Basis, ReportTable
 from local_stores.publish.text import count_text, period_label
 from local_stores.publish.view import unit_of
 
-__all__ = ["gate_text", "notes", "year_text"]
+__all__ = ["gate_below", "gate_least", "gate_text", "has_gate", "notes", "year_text"]
+
+
+def has_gate(basis: Basis) -> bool:
+    """Return whether small cells are moved at all."""
+    return basis.gate_k > 1 or basis.gate_owners > 1
+
+
+def gate_least(basis: Basis) -> str:
+    """Return what a cell holds at least: `10 customers`, or `10 customers of 2 entities`."""
+    owners = f" of {basis.gate_owners} entities" if basis.gate_owners > 1 else ""
+    return f"{basis.gate_k} {basis.gate_units}{owners}"
+
+
+def gate_below(basis: Basis) -> str:
+    """Return what makes a cell small: `fewer than 10 customers`, or also those of too few entities."""
+    owners = f", or {basis.gate_units} of fewer than {basis.gate_owners} entities" if basis.gate_owners > 1 else ""
+    return f"fewer than {basis.gate_k} {basis.gate_units}{owners}"
 
 
 def gate_text(basis: Basis) -> str:
     """Return the small-cell rule in one sentence."""
-    if basis.gate_k <= 1:
+    if not has_gate(basis):
         return "none"
     place = "a country, over all its entities" if basis.gate_at == "region" else "an entity"
-    return f"at least {basis.gate_k} {basis.gate_units} in every subtotal that leaves {place}, else not allocated"
+    return f"at least {gate_least(basis)} in every subtotal that leaves {place}, else not allocated"
 
 
 def notes(table: ReportTable, basis: Basis, year: YearToDate | None) -> list[tuple[str, str]]:
@@ -38,10 +55,10 @@ def notes(table: ReportTable, basis: Basis, year: YearToDate | None) -> list[tup
 
 def _small_cells(table: ReportTable, basis: Basis) -> list[tuple[str, str]]:
     units, k = basis.gate_units, basis.gate_k
-    if not table.dimensions or k <= 1:
+    if not table.dimensions or not has_gate(basis):
         return []
     if basis.gate_at == "region":
-        return _small_cells_of_countries(units, k)
+        return _small_cells_of_countries(basis)
     moved = (
         f"A subtotal of fewer than {k} {units} within one entity is not shown in its own line. The entity adds it to the not-allocated "
         f"line of its group and, if that is still below {k} {units}, to the one at the foot of the table, which takes the smallest "
@@ -52,15 +69,17 @@ def _small_cells(table: ReportTable, basis: Basis) -> list[tuple[str, str]]:
     return [("Not allocated", moved), ("A line of 0", zero)]
 
 
-def _small_cells_of_countries(units: str, k: int) -> list[tuple[str, str]]:
+def _small_cells_of_countries(basis: Basis) -> list[tuple[str, str]]:
+    below, least = gate_below(basis), gate_least(basis)
+    enough = str(basis.gate_k) if basis.gate_owners == 1 else f"{least} or more"
     moved = (
-        f"A subtotal of fewer than {k} {units} within one country, over all its entities together, is not shown in its own line. The "
+        f"A subtotal of {below} within one country, over all its entities together, is not shown in its own line. The "
         f"country's computing operators add it, on secret shares, to the not-allocated line of its group and, if that is still below "
-        f"{k} {units}, to the one at the foot of the table, which takes the smallest other line with it until it holds {k}. Nothing is "
-        f"lost: totals hold every amount. Nobody learns which country moved which line. A country with fewer than {k} {units} in all "
+        f"{least}, to the one at the foot of the table, which takes the smallest other line with it until it holds {enough}. Nothing is "
+        f"lost: totals hold every amount. Nobody learns which country moved which line. A country with {below} in all "
         "adds nothing to that month."
     )
-    zero = f"No country has at least {k} {units} there: nothing was booked, or it stands in a not-allocated line."
+    zero = f"No country has at least {least} there: nothing was booked, or it stands in a not-allocated line."
     return [("Not allocated", moved), ("A line of 0", zero)]
 
 

@@ -23,7 +23,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from local_stores.publish.derive import YearToDate, figures, footing, percent
 from local_stores.publish.facts import SUBMISSION_HEAD, basis_rows, rate_rows, submission_rows
 from local_stores.publish.model import Basis, Measure, ReportTable, Row
-from local_stores.publish.notes import gate_text, notes
+from local_stores.publish.notes import gate_below, gate_least, gate_text, has_gate, notes
 from local_stores.publish.text import as_decimal, period_label, safe_text
 from local_stores.publish.view import comparisons, prior_label
 
@@ -243,12 +243,12 @@ def _comment(sheet: Worksheet, at: int, first: int, row: Row, basis: Basis) -> N
     text = ""
     place = "country" if basis.gate_at == "region" else "entity"
     if row.level == "not_allocated":
-        text = f"Subtotals of fewer than {basis.gate_k} {basis.gate_units} within one {place}, not shown in their own lines. See Summary."
+        text = f"Subtotals of {gate_below(basis)} within one {place}, not shown in their own lines. See Summary."
         at_column = first - 1
     elif row.level == "leaf" and row.values[0] == 0:
-        text = f"No {place} has at least {basis.gate_k} {basis.gate_units} here: nothing was booked, or it stands in a not-allocated line."
+        text = f"No {place} has at least {gate_least(basis)} here: nothing was booked, or it stands in a not-allocated line."
         at_column = first
-    if text and basis.gate_k > 1:
+    if text and has_gate(basis):
         sheet.cell(at, at_column).comment = Comment(text, "Comity", height=90, width=280)
 
 

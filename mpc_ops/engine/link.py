@@ -49,7 +49,7 @@ class AttemptContext:
         members: operator ids by position.
         keys: identity keys by position, from the federation terms (never from a message).
         federation_digest, plan_digest, period, manifest_digest: what the SID binds.
-        security: `active`, or `passive` where the plan's terms say so; bound by the SID.
+        security: `active`, or `passive` in country clusters where the plan's terms say so; bound by the SID.
         limit_bytes: logged bytes at which a batch of gates is proven; bound by the SID.
     """
 

@@ -205,3 +205,20 @@ def test_a_browser_shows_the_numbers_and_the_notes(tmp_path):
         "Total BUILDING",
     ):
         assert expected in text
+
+
+def test_the_small_cell_rule_of_countries_is_told_with_its_entities():
+    text = words(page(gate_at="region"))
+    assert (
+        "at least 10 customers in every subtotal that leaves a country, over all its entities, else not allocated"
+        in text
+    )
+    assert "A subtotal of fewer than 10 customers within one country, over all its entities together" in text
+    assert "takes the smallest other line with it until it holds 10. " in text
+    text = words(page(gate_at="region", gate_owners=2))
+    assert "at least 10 customers of 2 entities in every subtotal that leaves a country" in text
+    assert "A subtotal of fewer than 10 customers, or customers of fewer than 2 entities within one country" in text
+    assert "still below 10 customers of 2 entities, to the one at the foot" in text
+    assert "A country with fewer than 10 customers, or customers of fewer than 2 entities in all adds nothing" in text
+    assert "No country has at least 10 customers of 2 entities there" in text
+    assert "of 2 entities" in words(page(gate_at="region", gate_owners=2, gate_k=1))

@@ -1,4 +1,4 @@
-"""A report whose terms say `security = passive` and `gate_at = region`: from its text to published figures and evidence.
+"""Terms of a Gate in the region, from the report's text to published figures and evidence: `security = passive`, `gate_min_owners`.
 
 Germany's rules let a passive cluster send subtotals abroad, Saudi Arabia's do not: the same report over both is refused by
 its author's tools, approvers, the recipient and every operator.
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
+from infra.demo.data import PRODUCT_LINES, SEGMENTS, read_store, write_store
 from infra.demo.homes import TERMS
 from infra.demo.oracle import differences, gate_map, lines_of, published_rows
 from infra.demo.oracle import report as oracle_report
@@ -38,6 +40,8 @@ PERIOD = "2026-03"
 REGIONS = {"DE": ["de-nord", "de-sued"], "SA": ["sa-gulf"]}
 REGION = ("de-1", "de-2", "de-3")
 GROUP = ("nl-1", "ch-1", "sg-1")
+ONE_OWNER = ((SEGMENTS[0], PRODUCT_LINES[0]), (SEGMENTS[2], PRODUCT_LINES[2]))
+"""Cells in which de-nord alone has customers, and enough of them: one goes with a small cell, as the smallest one left."""
 SQL = (TERMS / "reports" / "group_performance.sql").read_text()
 
 
@@ -49,10 +53,10 @@ def packs():
         yield msgspec.structs.replace(pack, rules=lenient) if code == "de" else pack
 
 
-def terms(*regions, name="passive"):
+def terms(*regions, name="passive", term='security = "passive"'):
     text = (TERMS / "reports" / "group_performance.toml").read_text()
     changes = {
-        'name = "group_performance"': f'name = "{name}"\nsecurity = "passive"',
+        'name = "group_performance"': f'name = "{name}"\n{term}',
         'regions = ["de", "cn", "in", "sa"]': f"regions = {list(regions)}",
         "max_units = 20000": "max_units = 200",
         "min_owners = 3": "min_owners = 2",
@@ -67,13 +71,22 @@ def terms(*regions, name="passive"):
 def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
     with whole_federation(root, REGIONS, books=(PERIOD,), packs=list(packs())) as running:
+        leave_cells_to_de_nord(running.books.stores)
         yield running
 
 
-@pytest.fixture(scope="module")
-def month(whole):
-    """The report compiled from its text and walked to its evidence: (report, run, published folder, evidence pack)."""
-    report = whole.release_text(SQL, terms("de"), PERIOD)
+def leave_cells_to_de_nord(stores):
+    (store,) = [one for one in stores if one.entity == "de-sued"]
+    table = read_store(store)
+    for segment, product_line in ONE_OWNER:
+        there = pc.and_(pc.equal(table["segment"], segment), pc.equal(table["product_line"], product_line))
+        table = table.filter(pc.invert(there))
+    assert write_store(store.entity, store.kind, table, store.path.parents[1]) == store
+
+
+def walked(whole, text):
+    """Compile a report from its text and walk it to its evidence; return (report, run, published folder, evidence pack)."""
+    report = whole.release_text(SQL, text, PERIOD)
     for owner in whole.owners_of(report):
         whole.file_by_site(report, PERIOD, owner)
     run = whole.close(report, PERIOD)
@@ -84,16 +97,26 @@ def month(whole):
     return report, run, Path(published["folder"]), Path(done["evidence"])
 
 
+@pytest.fixture(scope="module")
+def month(whole):
+    return walked(whole, terms("de"))
+
+
 def books(whole, report):
     return lines_of([store for store in whole.books.stores if store.entity in whole.owners_of(report)], PERIOD)
 
 
-def test_the_published_figures_are_exact(whole, month):
-    report, _, folder, _ = month
+def is_exact(whole, report, folder):
     rates = {key: {code: {"avg_rate": rate} for code, rate in RATES.items()} for key in (PERIOD, prior_year(PERIOD))}
-    expected = oracle_report(books(whole, report), PERIOD, rates, k=report.plan.gate.k)
+    gate = report.plan.gate
+    expected = oracle_report(books(whole, report), PERIOD, rates, k=gate.k, min_owners=gate.min_owners)
     assert differences(expected, published_rows(folder / "result.parquet")) == []
     assert any(row.values["customers"] for row in expected)
+
+
+def test_the_published_figures_are_exact(whole, month):
+    report, _, folder, _ = month
+    is_exact(whole, report, folder)
 
 
 def test_a_small_cell_was_moved_by_the_gate_of_both_owners_together(whole, month):
@@ -153,6 +176,33 @@ def test_the_evidence_verifies_and_says_passive(whole, month):
     assert "aggregate_share" in flows
     assert "record_share" not in flows
     assert "0 messages" in facts["record-classes"].text
+
+
+# ------------------------------------------------------------------------------------------------- several owners in a cell
+
+
+def test_a_cell_of_one_owner_moves_where_the_terms_ask_for_two(whole, month):
+    rows = published_rows(month[2] / "result.parquet")
+    ((leaf, apart),) = [(leaf, rows[leaf]["customers"]) for leaf in ONE_OWNER if rows[leaf]["customers"]]
+    assert apart >= 10  # k alone lets it pass
+    report, run, folder, pack = walked(whole, terms("de", name="two_owners", term="gate_min_owners = 2"))
+    assert (report.plan.gate.min_owners, report.plan.terms.security) == (2, "active")
+    is_exact(whole, report, folder)
+    rows = published_rows(folder / "result.parquet")
+    for one in ONE_OWNER:
+        assert set(rows[one].values()) == {0}
+    places = gate_map(books(whole, report), report.plan.gate.k, min_owners=2)
+    (place,) = {to for source, to in places.items() if source.slice == "month" and source[2:4] == leaf}
+    assert rows[place]["customers"] >= apart
+    assert not [
+        line for name in REGION for line in whole.events(name, "security_passive") if line["run"] in run["run_id"]
+    ]
+    assert "at least 10 customers of 2 entities in every subtotal" in (folder / "report.html").read_text()
+    verdict = verify_pack(pack, whole.made.folder)
+    assert verdict.ok, [check.problems for check in verdict.refused]
+    (gate,) = [fact for fact in verdict.facts.facts if fact.key == "gate"]
+    assert "cells of fewer than 10 customers or 2 data owners over all data owners of a country" in gate.text
+    assert gate.state == "measured"
 
 
 # ---------------------------------------------------------------------------------------------- rules that ask for active
