@@ -25,6 +25,7 @@ from mpc_ops.randomness import SEED_BYTES, ContextItem, encode_context
 from mpc_ops.ring import LANE_BYTES, RingArray
 from mpc_ops.ring.planes import PlaneArray
 from mpc_ops.sharing.components import Component, OwnerSharing, held_by
+from mpc_ops.sharing.ipc_body import is_plain_batch
 from mpc_ops.sharing.units import NO_UNITS, UnitLimits, UnitTables
 
 __all__ = [
@@ -255,13 +256,14 @@ def read_part(
 
     Raises:
         PeerProtocolError: PART_INVALID for anything else: too long, cut, trailing bytes, other schema, other filing,
-            NULLs, more or fewer rows, tables beyond the limits.
+            NULLs, more or fewer rows, tables beyond the limits, a compressed body. Memory: about the part's size again.
     """
     limit = part_limit_bytes(lanes, limits)
     if len(data) > limit:
         raise _invalid(filing, "the part is too long", f"at most {limit} bytes", f"{len(data)} bytes")
     try:
         source = pa.BufferReader(data)
+        _check_messages(data, filing)
         with pa.ipc.open_stream(source) as reader:
             units = _units(reader.schema, limits, filing)
             if not reader.schema.equals(_schema(filing, party, lanes, units), check_metadata=True):
@@ -284,6 +286,15 @@ def read_part(
     return PartPayload(filing=filing, party=party, lanes=lanes, first=first, second=second, salts=salts, units=units)
 
 
+def _check_messages(data: bytes, filing: FilingContext) -> None:
+    """Insist on a schema and one batch that lies in the stream as it is, before anything is read from its body."""
+    messages = list(pa.ipc.MessageReader.open_stream(pa.BufferReader(data)))
+    if [message.type for message in messages] != ["schema", "record batch"]:
+        raise _invalid(filing, "the part does not hold one batch of one row", None, f"{len(messages)} messages")
+    if not is_plain_batch(messages[1].metadata.to_pybytes()):
+        raise _invalid(filing, "the part's body is compressed or of another version", None, None)
+
+
 def _units(schema: pa.Schema, limits: UnitLimits | None, filing: FilingContext) -> UnitTables:
     """Return the tables' shape that a part states, if the plan allows it."""
     if limits is None:
@@ -300,7 +311,7 @@ def _component(column: pa.Array, filing: FilingContext, words: int) -> Component
     if pa.types.is_fixed_size_binary(column.type):
         return Component(seed=column[0].as_py())
     values = column.flatten()
-    if values.null_count or len(values) != words:
+    if values.null_count or not len(values) == len(column.values) == words:
         raise _invalid(filing, "the part holds NULLs", None, None)
     explicit: RingArray = np.ascontiguousarray(values.to_numpy(zero_copy_only=True))
     return Component(explicit=explicit)

@@ -82,9 +82,9 @@ def _opened(data: bytes) -> pa.RecordBatch:
         return reader.read_next_batch()
 
 
-def _stream(schema: pa.Schema, *batches: pa.RecordBatch) -> bytes:
+def _stream(schema: pa.Schema, *batches: pa.RecordBatch, **options: Any) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         for batch in batches:
             writer.write_batch(batch)
     data: bytes = sink.getvalue().to_pybytes()
@@ -133,8 +133,18 @@ def _lengths(parts: Sequence[bytes], words: Sequence[int]) -> Iterator[Case]:
     yield _invalid("two rows", 0, _stream(batch.schema, twice))
     yield _invalid("two batches", 0, _stream(batch.schema, batch, batch))
     yield _invalid("no batch", 0, _stream(batch.schema))
+    yield _invalid("a body compressed by LZ4", 1, _compressed(second, "lz4"))
+    yield _invalid("a body compressed by Zstandard", 2, _compressed(parts[2], "zstd"))
+    yield _invalid(
+        "a batch of an older version", 0, _stream(batch.schema, batch, metadata_version=pa.ipc.MetadataVersion.V4)
+    )
     yield _invalid("a NULL seed", 0, _stream(batch.schema, _with_null(batch)))
     yield _invalid("a NULL word", 1, _columns(second, {1: _lanes([None, *words[1:]])}))
+
+
+def _compressed(data: bytes, codec: str) -> bytes:
+    batch = _opened(data)
+    return _stream(batch.schema, batch, compression=codec)
 
 
 def _with_null(batch: pa.RecordBatch) -> pa.RecordBatch:
