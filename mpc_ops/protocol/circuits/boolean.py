@@ -1,7 +1,8 @@
 """AND, mux and random bits on Boolean shares, and circuits whose independent ANDs share one message per step.
 
-A `Circuit` is a generator: it yields the pairs of shares that it wants ANDed in this step and gets the products back; XOR,
-NOT and public constants are local (mpc_ops.protocol.core.shares). `evaluate` runs any number of circuits side by side: all ANDs
+A `Circuit` is a generator: it yields a list of the pairs of shares that it wants ANDed in this step and gets the products back;
+XOR, NOT and public constants are local (mpc_ops.protocol.core.shares). The list is emptied, so that large operands live no
+longer than the circuit needs them. `evaluate` runs any number of circuits side by side: all ANDs
 of a step travel in one message, however many circuits there are.
 
 z_i = x_i & (y_i ^ y_{i+1}) ^ x_{i+1} & y_i ^ F(k_i) ^ F(k_{i+1}); P_i sends z_i to P_{i-1}. Rounds: 1 per step. Bytes per party:
@@ -12,6 +13,7 @@ lacks, which is why its proof may be postponed to the stage's barrier. Security:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -33,16 +35,17 @@ from mpc_ops.protocol.core.stage import ActiveStage, ComputeStage
 from mpc_ops.protocol.proofs.and_kernels import Components
 from mpc_ops.protocol.proofs.proof_and import AndLog
 from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body
-from mpc_ops.ring.planes import words_for
+from mpc_ops.ring.planes import PlaneArray, words_for
 
 __all__ = ["Circuit", "and_many", "evaluate", "mux", "random_boolean"]
 
 T = TypeVar("T")
 
-Circuit: TypeAlias = Generator[Sequence[tuple[B, B]], Sequence[B], T]
+Circuit: TypeAlias = Generator[list[tuple[B, B]], Sequence[B], T]
 """A circuit on shares of type B that ends with a T."""
 
 _CHUNK_WORDS = 8192
+_NOTHING: PlaneArray = np.empty((0, 0), dtype=np.uint64)
 _LARGE_WORDS = 4096
 """Words of a pair from which on joining several in one vector would cost more than a call for each."""
 
@@ -62,6 +65,12 @@ def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> St
         LocalProtocolError: SHARE_FOREIGN, PLANES_INVALID, STAGE_ORDER.
         PeerProtocolError: LENGTH_INVALID.
     """
+    result = yield from _and_taken(stage, step, list(pairs))
+    return result
+
+
+def _and_taken(stage: ComputeStage, step: str, pairs: list[tuple[B, B]]) -> Steps[list[B]]:
+    """AND as `and_many`; the list is emptied."""
     stage.computing()
     for left, right in pairs:
         check_boolean(stage, left)
@@ -71,22 +80,26 @@ def and_many(stage: ComputeStage, step: str, pairs: Sequence[tuple[B, B]]) -> St
     words = sum(left.first.size for left, _ in pairs)
     if words == 0:
         return [left for left, _ in pairs]
+    shapes = [(derived(left, _NOTHING, _NOTHING), left.first.shape) for left, _ in pairs]
     operands = _operands(pairs, words)
+    pairs.clear()
+    del left, right
     masks = stage.streams("and", words)
     own = np.empty(words, dtype=np.uint64)
     for part, x, y in operands:
         _products(x, y, (masks[0][part], masks[1][part]), own[part])
+    if not isinstance(stage, ActiveStage):
+        # Nothing is proven: what only a log needs does not wait for the message.
+        del operands, masks, x, y
     inbound = yield from stage.exchange(step, to_prev=as_body(own), expect_next=words * LANE_BYTES)
     z = (own, from_body(inbound.from_next, words))
     if isinstance(stage, ActiveStage):
-        log = stage.log(AndLog)
         for part, x, y in operands:
-            log.add(x, y, (z[0][part], z[1][part]), (masks[0][part], masks[1][part]))
+            stage.log(AndLog).add(x, y, (z[0][part], z[1][part]), (masks[0][part], masks[1][part]))
         # Proofs take as much memory as operands: what is not needed any more goes first.
         del operands, masks, x, y
         yield from stage.settle()
-        log.keep()
-    return _cut(pairs, z)
+    return _cut(shapes, z)
 
 
 def _operands(
@@ -127,12 +140,12 @@ def _products(x: Components, y: Components, masks: Components, out: RingArray) -
         out[part] = z
 
 
-def _cut(pairs: Sequence[tuple[B, B]], z: tuple[RingArray, RingArray]) -> list[B]:
+def _cut(shapes: Sequence[tuple[B, tuple[int, ...]]], z: tuple[RingArray, RingArray]) -> list[B]:
     out, place = [], 0
-    for left, _ in pairs:
-        size = left.first.size
-        first, second = (part[place : place + size].reshape(left.first.shape) for part in z)
-        out.append(derived(left, first, second))
+    for like, shape in shapes:
+        size = math.prod(shape)
+        first, second = (part[place : place + size].reshape(shape) for part in z)
+        out.append(derived(like, first, second))
         place += size
     return out
 
@@ -143,22 +156,21 @@ def evaluate(stage: ComputeStage, step: str, circuits: Sequence[Circuit[B, T]]) 
     Rounds: the depth of the deepest circuit. Bytes per party: 8 per gate word of all circuits. Errors: as `and_many`.
     """
     results: dict[int, T] = {}
-    waiting: list[tuple[int, Sequence[tuple[B, B]]]] = []
-    for place, circuit in enumerate(circuits):
-        _step(place, circuit, None, waiting, results)
+    pairs: list[tuple[B, B]] = []
+    waiting = [(place, _step(place, circuit, None, pairs, results)) for place, circuit in enumerate(circuits)]
     depth = 0
-    while waiting:
-        pairs = [pair for _, wanted in waiting for pair in wanted]
-        products = yield from and_many(stage, f"{step}/{depth}", pairs)
-        following: list[tuple[int, Sequence[tuple[B, B]]]] = []
+    while len(results) < len(circuits):
+        products = yield from _and_taken(stage, f"{step}/{depth}", pairs)
+        pairs, following = [], []
         start = 0
-        for place, wanted in waiting:
-            mine = products[start : start + len(wanted)]
-            start += len(wanted)
-            _step(place, circuits[place], mine, following, results)
+        for place, count in waiting:
+            if place not in results:
+                mine = products[start : start + count]
+                following.append((place, _step(place, circuits[place], mine, pairs, results)))
+            start += count
         waiting = following
-        # Operands and results may be large; circuits keep what they still need.
-        del pairs, products, wanted, mine
+        # Results may be large; circuits keep what they still need.
+        del products, mine
         depth += 1
     return [results[place] for place in range(len(circuits))]
 
@@ -167,14 +179,19 @@ def _step(
     place: int,
     circuit: Circuit[B, T],
     products: Sequence[B] | None,
-    waiting: list[tuple[int, Sequence[tuple[B, B]]]],
+    pairs: list[tuple[B, B]],
     results: dict[int, T],
-) -> None:
-    """Advance one circuit: note what it wants next, or its result."""
+) -> int:
+    """Advance one circuit: take over what it wants next and return how many pairs that is, or note its result."""
     try:
-        waiting.append((place, next(circuit) if products is None else circuit.send(products)))
+        wanted = next(circuit) if products is None else circuit.send(products)
     except StopIteration as stop:
         results[place] = stop.value
+        return 0
+    count = len(wanted)
+    pairs += wanted
+    wanted.clear()
+    return count
 
 
 def mux(bit: B, when_one: B, when_zero: B) -> Circuit[B, B]:

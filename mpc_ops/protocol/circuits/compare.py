@@ -17,6 +17,8 @@ Each AND costs 1 bit per party (8 bytes per 64 values). Rounds: the depth. Secur
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
@@ -66,21 +68,36 @@ def carry_out(generate: B, propagate: B) -> Circuit[B, B]:
 
     A plane generates a carry or hands one on, never both. ANDs per value: 2 (w - 1) - ceil(log2 w); depth ceil(log2 w).
     """
-    width = generate.width
-    nodes: list[tuple[B, B | None]] = [
-        (generate.plane(bit), propagate.plane(bit) if bit else None) for bit in range(width)
-    ]
+    nodes = _nodes(generate, propagate)
+    del generate, propagate
+    result = yield from _tree(nodes)
+    return result
+
+
+Node: TypeAlias = tuple[B, B | None]
+"""Generate and propagate of some planes; the lowest node has no propagate."""
+
+
+def _nodes(generate: B, propagate: B) -> list[Node[B]]:
+    return [(generate.plane(bit), propagate.plane(bit) if bit else None) for bit in range(generate.width)]
+
+
+def _tree(nodes: list[Node[B]]) -> Circuit[B, B]:
+    """Return the carry of nodes; the list is emptied as they are used, so that the planes of a level go with it."""
     while len(nodes) > 1:
         pairs = [(nodes[place], nodes[place + 1]) for place in range(0, len(nodes) - 1, 2)]
-        carries = [(_present(high[1]), low[0]) for low, high in pairs]
-        spans = [(_present(high[1]), low[1]) for low, high in pairs[1:]]
-        wanted = [*carries, *((high, _present(low)) for high, low in spans)]
+        rest = nodes[2 * len(pairs) :]
+        nodes.clear()
+        wanted = [(_present(high[1]), low[0]) for low, high in pairs]
+        wanted += [(_present(high[1]), _present(low[1])) for low, high in pairs[1:]]
+        generates = [high[0] for _, high in pairs]
+        del pairs
         products = yield wanted
-        joined: list[tuple[B, B | None]] = []
-        for place, (_, high) in enumerate(pairs):
-            span = products[len(pairs) + place - 1] if place else None
-            joined.append((xor(high[0], products[place]), span))
-        nodes = joined + nodes[2 * len(pairs) :]
+        for place, generate in enumerate(generates):
+            span = products[len(generates) + place - 1] if place else None
+            nodes.append((xor(generate, products[place]), span))
+        nodes += rest
+        del products, rest, generates, generate, span
     return nodes[0][0]
 
 
@@ -93,11 +110,13 @@ def _present(share: B | None) -> B:
 def less(x: B, y: B) -> Circuit[B, B]:
     """Return x < y as a share of width 1, unsigned: the borrow of x - y."""
     _check_pair(x, y)
-    (generate,) = yield [(invert(x), y)]
-    propagate = invert(xor(x, y))
-    # Sorts compare millions of values at a time: their planes are not needed any more.
+    wanted, propagate = [(invert(x), y)], invert(xor(x, y))
+    # Sorts compare millions of values at a time: what the next step does not need goes before it, here and below.
     del x, y
-    result = yield from carry_out(generate, propagate)
+    (generate,) = yield wanted
+    nodes = _nodes(generate, propagate)
+    del generate, propagate
+    result = yield from _tree(nodes)
     return result
 
 
@@ -211,8 +230,10 @@ def _carry_save(share: RingVector, width: int) -> Circuit[BooleanPlanes, tuple[B
     low = slice(0, width - 1)
     if width == 1:
         return sums, sums[low]
-    (product,) = yield [(xor(a[low], c[low]), xor(b[low], c[low]))]
-    return sums, xor(product, c[low])
+    wanted, c = [(xor(a[low], c[low]), xor(b[low], c[low]))], c[low]
+    del share, a, b
+    (product,) = yield wanted
+    return sums, xor(product, c)
 
 
 def most_significant_bit(share: RingVector, width: int = 64) -> Circuit[BooleanPlanes, BooleanPlanes]:
@@ -223,18 +244,30 @@ def most_significant_bit(share: RingVector, width: int = 64) -> Circuit[BooleanP
         width: 1 to 64; with 64 it is the sign.
     """
     _check_width(width)
-    sums, carries = yield from _carry_save(share, width)
-    top = sums.plane(width - 1)
+    saving = _carry_save(share, width)
+    del share
+    sums, carries = yield from saving
     if width == 1:
-        return top
-    top = xor(top, carries.plane(width - 2))
+        return sums
+    top = xor(sums.plane(width - 1), carries.plane(width - 2))
     if width == 2:
         return top
     # Bit 0 has no second summand, so carries begin at bit 1; bits 1 .. width - 2 decide the carry into the top bit.
-    addend, other = sums[1 : width - 1], carries[: width - 2]
-    (generate,) = yield [(addend, other)]
-    carry = yield from carry_out(generate, xor(addend, other))
+    adding = _sum_carry(sums[1 : width - 1], carries[: width - 2])
+    del sums, carries
+    carry = yield from adding
     return xor(top, carry)
+
+
+def _sum_carry(addend: B, other: B) -> Circuit[B, B]:
+    """Return the carry out of the sum of two values."""
+    wanted, propagate = [(addend, other)], xor(addend, other)
+    del addend, other
+    (generate,) = yield wanted
+    nodes = _nodes(generate, propagate)
+    del generate, propagate
+    carry = yield from _tree(nodes)
+    return carry
 
 
 def wraps(share: RingVector) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes]]:
@@ -243,17 +276,21 @@ def wraps(share: RingVector) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, Bool
     ANDs per value: 245; depth 8.
     """
     a, b, c = component_bits(share, 64)
-    (product,) = yield [(xor(a, c), xor(b, c))]
+    sums, wanted = xor(xor(a, b), c), [(xor(a, c), xor(b, c))]
+    del share, a, b
+    (product,) = yield wanted
     carries = xor(product, c)
-    addend, other = xor(xor(a, b), c)[1:], carries[:63]
-    (generate,) = yield [(addend, other)]
-    carry = yield from carry_out(generate, xor(addend, other))
-    return carries.plane(63), carry
+    top, adding = carries.plane(63), _sum_carry(sums[1:], carries[:63])
+    del c, product, sums, carries
+    carry = yield from adding
+    return top, carry
 
 
 def negative(share: RingVector) -> Circuit[BooleanPlanes, BooleanPlanes]:
     """Return whether the signed value is below 0: the top bit. x < y over bounded values is `negative(x - y)`."""
-    result = yield from most_significant_bit(share, 64)
+    top_bit = most_significant_bit(share, 64)
+    del share
+    result = yield from top_bit
     return result
 
 
@@ -266,18 +303,22 @@ def is_zero(share: RingVector, width: int = 64) -> Circuit[BooleanPlanes, Boolea
     ANDs: 3 w - 4 for w >= 3 (carry save, OR, equality).  Depth: 2 + ceil(log2 w).
     """
     _check_width(width)
-    sums, carries = yield from _carry_save(share, width)
+    saving = _carry_save(share, width)
+    del share
+    sums, carries = yield from saving
     if width == 1:
         return invert(sums)
     if width == 2:
         result = yield from _all_ones(invert(concat([sums.plane(0), xor(sums.plane(1), carries.plane(0))])))
         return result
     # Bits of s | 2c below the top one: bit 0 of 2c is 0, so there it is bit 0 of s.
-    addend, other = sums[1 : width - 1], carries[: width - 2]
-    (both,) = yield [(addend, other)]
-    either = concat([sums.plane(0), xor(xor(addend, other), both)])
-    different = xor(xor(sums[1:], carries), either)
-    result = yield from _all_ones(invert(concat([sums.plane(0), different])))
+    wanted, lowest, halves = [(sums[1 : width - 1], carries[: width - 2])], sums.plane(0), xor(sums[1:], carries)
+    del sums, carries
+    (both,) = yield wanted
+    either = concat([lowest, xor(halves[: width - 2], both)])
+    joining = _all_ones(invert(concat([lowest, xor(halves, either)])))
+    del both, either, halves
+    result = yield from joining
     return result
 
 
@@ -287,16 +328,20 @@ def arithmetic_bits(share: RingVector, width: int = 64) -> Circuit[BooleanPlanes
     ANDs: 426 for 64 bits; see the module. Depth: 2 + ceil(log2 (width - 2)).
     """
     _check_width(width)
-    sums, carries = yield from _carry_save(share, width)
+    saving = _carry_save(share, width)
+    del share
+    sums, carries = yield from saving
     if width == 1:
         return sums
     if width == 2:
         return concat([sums.plane(0), xor(sums.plane(1), carries.plane(0))])
-    addend, other = sums[1 : width - 1], carries[: width - 2]
-    (generate,) = yield [(addend, other)]
-    into = yield from carries_out(generate, xor(addend, other))
-    halves = xor(sums[1:], carries)
-    return concat([sums.plane(0), halves.plane(0), xor(halves[1:], into)])
+    wanted, lowest, halves = [(sums[1 : width - 1], carries[: width - 2])], sums.plane(0), xor(sums[1:], carries)
+    del sums, carries
+    (generate,) = yield wanted
+    running = carries_out(generate, halves[: width - 2])
+    del generate
+    into = yield from running
+    return concat([lowest, halves.plane(0), xor(halves[1:], into)])
 
 
 def carries_out(generate: B, propagate: B) -> Circuit[B, B]:

@@ -55,12 +55,12 @@ T = TypeVar("T")
 L = TypeVar("L", bound="GateLog")
 
 VERSION = "comity/active/v1"
-DEFAULT_LIMIT_BYTES = 1 << 25
-"""Bytes of logged gates at which a batch is proven: 2^25 AND gates, at one byte each."""
+DEFAULT_LIMIT_BYTES = 1 << 24
+"""Bytes of logged gates at which a batch is proven: 2^24 AND gates, at one byte each."""
 MAX_LIMIT_BYTES = 1 << 26
 """At most 2^26 AND gates a batch: far below p, so that wrong gates cannot add up to a multiple of it."""
 PROVEN_TOGETHER = 4
-"""Most batches that are proven in the same rounds: each takes about three times `limit_bytes` of memory while it is proven."""
+"""Most batches that are proven in the same rounds: each takes about 1.3 times `limit_bytes` of memory while it is proven."""
 _PROVEN_PARTS = 32
 """Messages a round above which no further batch joins: a round has a bounded number of them."""
 _MAC_BYTES = 32
@@ -156,6 +156,10 @@ class GateLog(ABC):
         One call takes at most about `limit_bytes`, in the order of logging, so that batches end at gates that the plan
         fixes; the stage calls again while something is pending.
         """
+
+    def keep(self) -> None:
+        """Copy what has been logged and is not proven yet, if it is held in the operands, so that they can be let go."""
+        return
 
     @abstractmethod
     def wipe(self) -> None:
@@ -291,12 +295,17 @@ class ActiveStage(ComputeStage):
         return found
 
     def settle(self) -> Steps[None]:
-        """Prove what is pending if it reached the limit; every operation calls it after it logged its gates.
+        """Prove what is pending if it reached the limit; every operation calls it after it logged its gates and let them go.
 
         Of protocols that share rounds one proves and the others go on; what they log meanwhile is in a later batch.
         """
         while self._pending_bytes() >= self.terms.limit_bytes and not self._proving:
             yield from self._prove_pending(self.terms.limit_bytes)
+        self._keep()
+
+    def _keep(self) -> None:
+        for log in self._logs.values():
+            log.keep()
 
     def _pending_bytes(self) -> int:
         return sum(log.pending_bytes for log in self._logs.values())
@@ -371,6 +380,7 @@ class ActiveStage(ComputeStage):
             proofs = [log.prove(batch) for log in self._logs.values() if log.pending_bytes]
             begun += [(proof, next(proof)) for proof in proofs]
             batch += 1
+        self._keep()  # before the proofs' rounds, through which operands would wait
         batches = range(self._batch, batch)
         yield from together(self._flush(batches), *(_go_on(*proof) for proof in begun))
         self._batch, self._flushed, self._proving = batch, range(0), False

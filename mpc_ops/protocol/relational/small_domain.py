@@ -32,7 +32,7 @@ __all__ = ["BLOCK_ROWS", "MAX_DOMAIN_BITS", "DomainSums", "domain_bytes", "domai
 MAX_DOMAIN_BITS = 8
 """Above, a sort is cheaper: terms double with every bit."""
 
-BLOCK_ROWS = 1 << 17
+BLOCK_ROWS = 1 << 16
 """Rows that are treated at a time, so that memory stays bounded: a multiple of 64."""
 
 _Monomials: TypeAlias = dict[int, RingVector]
