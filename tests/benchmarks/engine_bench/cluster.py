@@ -44,6 +44,7 @@ class Run:
         rounds: rounds of the protocol.
         peak_mb: most resident memory of a party while it ran, in MiB; means something in a `fresh` run.
         base_mb: what was resident before it began: the interpreter, the inputs in the clear and their shares.
+        shares_mb: a party's shares of the inputs, in MiB.
     """
 
     seconds: float
@@ -53,6 +54,12 @@ class Run:
     rounds: int
     peak_mb: float
     base_mb: float
+    shares_mb: float
+
+    @property
+    def times_shares(self) -> float:
+        """Memory that the run took beside what was there before, as a multiple of the shares; of a `fresh` run."""
+        return (self.peak_mb - self.base_mb) / self.shares_mb
 
 
 class Cluster:
@@ -153,6 +160,7 @@ class Cluster:
             said[0]["rounds"],
             max(one["peak_kb"] for one in said) / 1024,
             max(one["base_kb"] for one in said) / 1024,
+            said[0]["shares"] / 2**20,
         )
 
     def _expected(self, workload: str, count: int) -> str:

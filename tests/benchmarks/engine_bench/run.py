@@ -18,6 +18,7 @@ import platform
 import signal
 import statistics
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +75,27 @@ def measure(
     """Run everything; both files are written after every line, so that a run that is stopped has lost nothing."""
     lines: list[dict[str, Any]] = []
     details: list[dict[str, Any]] = []
-    for backend in chosen:
+    for backend, name, security in product(chosen, names, securities):
+        rows = count or lookup(name).rows
+        # New processes for every line: memory that an earlier one has left behind would hide what this one takes.
         with Cluster(BENCH, backend=backend, link=link, realtime=realtime) as cluster:
-            for name in names:
-                for security in securities:
-                    rows = count or lookup(name).rows
-                    first = cluster.run(name, rows, security, fresh=True)
-                    runs = [cluster.run(name, rows, security) for _ in range(repeat)]
-                    line = record(name, rows, security, cluster.backend, first=first, runs=runs, link=link)
-                    lines.append(line)
-                    details.append(
-                        {
-                            **line,
-                            "all_seconds": [round(run.seconds, 4) for run in runs],
-                            "cpu_seconds": round(statistics.median(run.cpu_seconds for run in runs), 4),
-                            "base_mb": round(first.base_mb, 1),
-                            "payload_bytes": max(run.payload_bytes for run in runs),
-                        }
-                    )
-                    print(json.dumps(line), flush=True)
-                    write(out, lines, {"machine": machine(), "realtime": realtime, "runs": details})
+            first = cluster.run(name, rows, security, fresh=True)
+            runs = [cluster.run(name, rows, security) for _ in range(repeat)]
+            line = record(name, rows, security, cluster.backend, first=first, runs=runs, link=link)
+        lines.append(line)
+        details.append(
+            {
+                **line,
+                "all_seconds": [round(run.seconds, 4) for run in runs],
+                "cpu_seconds": round(statistics.median(run.cpu_seconds for run in runs), 4),
+                "base_mb": round(first.base_mb, 1),
+                "shares_mb": round(first.shares_mb, 1),
+                "times_shares": round(first.times_shares, 2),
+                "payload_bytes": max(run.payload_bytes for run in runs),
+            }
+        )
+        print(json.dumps(line), flush=True)
+        write(out, lines, {"machine": machine(), "realtime": realtime, "runs": details})
 
 
 def write(out: Path, lines: list[dict[str, Any]], runs: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@
 > {"run": {"workload": "W1", "n": 1000000, "security": "active", "seed": 7, "attempt": 3, "fresh": true}}
 < {"ready": true}                       inputs shared, session made; if `fresh`, free memory given back and peak forgotten
 > {"go": true}
-< {"began": ..., "ended": ..., "cpu": ..., "bytes": ..., "payload": ..., "rounds": ..., "base_kb": ..., "peak_kb": ..., "digest": "..."}
+< {"began": ..., "ended": ..., "cpu": ..., "bytes": ..., "payload": ..., "rounds": ..., "base_kb": ..., "peak_kb": ..., "shares": ...,
+   "digest": "..."}
 > {"quit": true}
 ```
 Setting up (keys, certificates, TLS, key agreement, sharing of the inputs) is not timed; the processes live through all runs.
@@ -143,6 +144,11 @@ class Worker:
             steps = program(PassiveFlow(PassiveSession(terms, self.party_keys), "bench"))
         return Party(self.position, sid, self.members, steps)
 
+    def share_bytes(self, work: dict[str, Any]) -> int:
+        """Two components of every input; of what owners know in the clear they are made in the run."""
+        columns, parts = inputs(work["workload"], work["n"], work["seed"], self.position)
+        return sum(2 * parts[name][0].nbytes for name in columns)
+
     def sent(self) -> int:
         return sum(link.sent.bytes for link in self.mesh.links.values())
 
@@ -159,7 +165,7 @@ class Worker:
         ended, cpu = time.monotonic(), time.process_time() - cpu
         return {
             "began": began, "ended": ended, "cpu": cpu, "payload": party.sent_bytes, "bytes": self.sent() - before, "rounds": party.rounds,
-            "base_kb": base, "peak_kb": resident_kb("VmHWM"), "digest": digest(result),
+            "base_kb": base, "peak_kb": resident_kb("VmHWM"), "shares": self.share_bytes(work), "digest": digest(result),
         }  # fmt: skip
 
 
