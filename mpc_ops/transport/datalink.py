@@ -256,6 +256,7 @@ class DataLink:
             except ComityError as error:
                 self._fail(error)
                 return
+            del item  # its body may be large, and the next one far off
 
     def _write_counted(self, label: Label, body: Body, since: float) -> None:
         try:

@@ -74,8 +74,8 @@ def test_the_plan_finds_every_rank_with_few_comparisons(count):
         ranking = generator.permutation(count)
         plan, compared, levels = _Plan(count, ranks), 0, 0
         while (pairs := plan.pairs()) is not None:
-            plan.take(ranking[pairs[0]] < ranking[pairs[1]])
-            compared, levels = compared + len(pairs[0]), levels + 1
+            plan.take(ranking[pairs.left] < ranking[pairs.right])
+            compared, levels = compared + len(pairs), levels + 1
         assert {rank: int(ranking[place]) for rank, place in plan.found.items()} == {rank: rank for rank in ranks}
         assert compared < (4 + 2 * len(ranks)) * count + 3000
         assert levels < 30
@@ -87,8 +87,8 @@ def test_a_median_of_many_rows_costs_about_two_comparisons_a_row():
         ranking = np.random.default_rng(seed).permutation(100_000)
         plan, compared = _Plan(100_000, [50_000]), 0
         while (pairs := plan.pairs()) is not None:
-            plan.take(ranking[pairs[0]] < ranking[pairs[1]])
-            compared += len(pairs[0])
+            plan.take(ranking[pairs.left] < ranking[pairs.right])
+            compared += len(pairs)
         totals.append(compared)
     assert sorted(totals)[4] < 260_000
 

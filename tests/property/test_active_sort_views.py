@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
+from mpc_ops.protocol.core.opening import BitWords
 from mpc_ops.protocol.core.rows import Rows
 from mpc_ops.protocol.order import sort as sort_module
 from mpc_ops.protocol.order import sort_quick
@@ -35,11 +36,17 @@ def opened(monkeypatch):
         def noting(self, shares, whole=kind.open):
             found = yield from whole(self, shares)
             if shares[0].party == 0:
-                values.extend(tuple(part.tolist()) for part in found)
+                values.extend(_opened(*one) for one in zip(shares, found, strict=True))
             return found
 
         monkeypatch.setattr(kind, "open", noting)
     return values
+
+
+def _opened(share, found):
+    if isinstance(share, BitWords):
+        found = np.unpackbits(found.view(np.uint8), count=share.share.count, bitorder="little")
+    return tuple(found.tolist())
 
 
 def run(keys, width, security, seed, *, shares_seed=1, **options):
@@ -117,13 +124,13 @@ def test_levels_are_distributed_alike_for_all_data(opened, monkeypatch):
 def test_numbers_that_were_appended_after_the_shuffle_would_tell_equal_keys(monkeypatch, opened):
     """The planted bug: then equal keys always keep the order that they stand in, and that is opened."""
     monkeypatch.setattr(sort_module, "RADIX_BITS", {"passive": 0})
-    whole = sort_quick.quick_order
+    whole = sort_quick.KeyWords
 
-    def late(flow, key, pivots):
-        numbers = sort_quick.public_like(key, sort_quick.numbered(Rows({"key": key})))
-        return whole(flow, sort_quick.concat([numbers, key[numbers.width :]]), pivots)
+    def late(parts):
+        numbers, key = parts
+        return whole([sort_quick.public_like(key, sort_quick.numbered(Rows({"key": numbers}))), key])
 
-    monkeypatch.setattr(sort_quick, "quick_order", late)
+    monkeypatch.setattr(sort_quick, "KeyWords", late)
     for seed in range(20):
         run([2, 2, 2, 2], 2, "passive", seed)
     assert len(set(opened)) == 1

@@ -210,7 +210,8 @@ def test_the_plan_orders_every_ranking(pivots):
             rank = np.random.default_rng(seed).permutation(count)
             plan = QuickPlan(count, pivots)
             while (pairs := plan.pairs()) is not None:
-                plan.take(rank[pairs[0]] < rank[pairs[1]])
+                left, right = pairs.block(0, len(pairs))
+                plan.take(rank[left] < rank[right])
             assert np.array_equal(rank[plan.order], np.arange(count))
             assert plan.levels <= max(1, 2 * count.bit_length() + 2)
 
@@ -220,7 +221,8 @@ def test_levels_and_comparisons_are_about_those_of_the_table():
         rank = np.random.default_rng(1).permutation(100_000)
         plan = QuickPlan(len(rank), pivots)
         while (pairs := plan.pairs()) is not None:
-            plan.take(rank[pairs[0]] < rank[pairs[1]])
+            left, right = pairs.block(0, len(pairs))
+            plan.take(rank[left] < rank[right])
         assert abs(plan.comparisons / len(rank) / comparisons - 1) < 0.05
         assert abs(plan.levels - levels) <= 1
 
@@ -231,5 +233,6 @@ def test_the_plan_is_part_of_the_protocol(pivots, expected):
     rank = np.random.default_rng(1).permutation(1000)
     plan = QuickPlan(len(rank), pivots)
     while (pairs := plan.pairs()) is not None:
-        plan.take(rank[pairs[0]] < rank[pairs[1]])
+        left, right = pairs.block(0, len(pairs))
+        plan.take(rank[left] < rank[right])
     assert (plan.comparisons, plan.levels) == expected

@@ -13,6 +13,7 @@ from mpc_ops.protocol.order.merge_plan import merge_layers
 from mpc_ops.protocol.order.sort import RADIX_BITS, SortKey, merge_sorted, sort
 from mpc_ops.protocol.order.sort_keys import key_width
 from mpc_ops.protocol.order.sort_plan import MAX_PIVOTS, MAX_ROWS, QuickPlan
+from mpc_ops.protocol.order.sort_quick import block_size
 from mpc_ops.protocol.order.sort_radix import radix_passes, rows_travel
 from mpc_ops.protocol.proofs.proof_and import AndLog, proof_bytes, proof_rounds
 from tests.support.active import SMALL_LAYOUT
@@ -49,7 +50,7 @@ class Watched(QuickPlan):
     def pairs(self):
         found = super().pairs()
         if found is not None:
-            self.compared.append(len(found[0]))
+            self.compared.append(len(found))
         return found
 
 
@@ -97,21 +98,50 @@ def test_quicksort_costs_what_its_docstring_says(security, count, pivots, nulls,
 
 
 @pytest.mark.parametrize("security", SECURITIES)
-def test_levels_of_many_comparisons_are_compared_in_blocks(security, monkeypatch):
-    rng, count, width = random.Random(4), 70, 20
+@pytest.mark.parametrize("pivots", [1, 3])
+def test_levels_of_many_comparisons_are_compared_in_blocks(security, pivots, monkeypatch):
+    monkeypatch.setattr(sort_quick, "QuickPlan", Watched)
+    monkeypatch.setattr(Watched, "made", [])
+    rng, count, width = random.Random(4), 300, 20
     keys = [rng.getrandbits(width) for _ in range(count)]
-    spec = {"key": (keys, width)}
+    spec = {"key": (keys, width), "row": (list(range(count)), 9)}
 
     def program(flow, rows):
-        return [(yield from sort(flow, rows, [SortKey("key")])).bits("key")]
+        out = yield from sort(flow, rows, [SortKey("key")], pivots=pivots)
+        return [out.bits("key"), out.bits("row")]
 
     values, whole = run_table(program, spec, security=security)
-    monkeypatch.setattr(sort_quick, "LEVEL_BITS", 64 * (width + 7))
+    levels = Watched.made[0].compared
+    monkeypatch.setattr(sort_quick, "LEAST_BLOCK", 64)
+    size = block_size(count, pivots)
+    assert size == {1: 64, 3: 128}[pivots]
     again, blocks = run_table(program, spec, security=security)
-    assert values == again == [sorted(keys)]
-    # Blocks of 64 comparisons have the same gates and openings, in more rounds.
+    order = sorted(range(count), key=lambda row: keys[row])
+    assert values == again == [[keys[row] for row in order], order]
+    # Blocks have the same gates and openings, and each but the first costs one round.
     assert sent_by(whole, "level", "open") == sent_by(blocks, "level", "open")
-    assert blocks.rounds[0] > whole.rounds[0]
+    more = sum(-(-pairs // size) - 1 for pairs in levels)
+    assert more > 0
+    assert [blocks.rounds[party] - whole.rounds[party] for party in range(3)] == [more] * 3
+
+
+@pytest.mark.parametrize(("count", "pivots", "size"), [(2, 1, 1 << 17), (10**5, 7, 1 << 19), (3 * 10**6, 1, 375_040)])
+def test_blocks_are_large_enough_for_few_rounds_and_in_proportion_to_the_rows(count, pivots, size):
+    assert block_size(count, pivots) == size
+
+
+@pytest.mark.parametrize("pivots", [1, 7])
+def test_a_level_says_the_same_pairs_in_blocks_of_any_size(pivots):
+    rank = np.random.default_rng(5).permutation(1000)
+    plan = QuickPlan(len(rank), pivots)
+    while (pairs := plan.pairs()) is not None:
+        left, right = pairs.block(0, len(pairs))
+        assert len(left) == len(right) == len(pairs)
+        for size in (1, 63, 700):
+            blocks = [pairs.block(start, start + size) for start in range(0, len(pairs), size)]
+            assert np.array_equal(np.concatenate([one for one, _ in blocks]), left)
+            assert np.array_equal(np.concatenate([other for _, other in blocks]), right)
+        plan.take(rank[left] < rank[right])
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8])
@@ -272,7 +302,7 @@ def test_a_plan_refuses_other_bits_pivots_and_too_many_rows():
         plan.take(np.zeros(1, dtype=np.bool_))
     pairs = plan.pairs()
     with pytest.raises(LocalProtocolError, match="other comparison bits"):
-        plan.take(np.zeros(len(pairs[0]) + 1, dtype=np.bool_))
+        plan.take(np.zeros(len(pairs) + 1, dtype=np.bool_))
     for count, pivots in ((5, 0), (5, MAX_PIVOTS + 1), (MAX_ROWS + 1, 1)):
         with pytest.raises(LocalProtocolError, match="too many rows"):
             QuickPlan(count, pivots)
@@ -280,7 +310,7 @@ def test_a_plan_refuses_other_bits_pivots_and_too_many_rows():
 
 def test_comparisons_that_fit_no_order_end_the_run():
     plan = QuickPlan(3, 1)
-    left, right = plan.pairs()
+    left, right = plan.pairs().block(0, 3)
     assert sorted(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2)]
     with pytest.raises(Abort, match="fit no order") as found:
         # 0 < 1, 1 < 2, 2 < 0.

@@ -23,7 +23,7 @@ from mpc_ops.randomness import encode_context
 from mpc_ops.ring import LANE_BYTES, RingArray, as_body, from_body, to_bytes
 from mpc_ops.ring.planes import from_planes
 
-__all__ = ["Openable", "TopBytes", "open_passive", "open_to", "open_to_all"]
+__all__ = ["BitWords", "Openable", "TopBytes", "open_passive", "open_to", "open_to_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,31 @@ class TopBytes:
         return out.view("<u8").astype(np.uint64, copy=False)
 
 
-Openable: TypeAlias = BooleanPlanes | RingVector | CounterVector | TopBytes
+@dataclass(frozen=True, slots=True)
+class BitWords:
+    """Boolean values that come back as their planes' words, 64 bits a word, as they travel: 64 times as short as values.
+
+    Attributes:
+        share: the values.
+    """
+
+    share: BooleanPlanes
+
+    @property
+    def party(self) -> int:
+        """Position that holds it."""
+        return self.share.party
+
+    def words(self) -> tuple[RingArray, RingArray]:
+        """Return both components, flat."""
+        return self.share.words()
+
+    def combine(self, third: RingArray) -> RingArray:
+        """Return the value's planes, flat, from the component that this position lacks."""
+        return self.share.combine(third)
+
+
+Openable: TypeAlias = BooleanPlanes | RingVector | CounterVector | TopBytes | BitWords
 """Anything shared; the stage refuses the other kind of session's."""
 
 _DIGEST_BYTES = 32
@@ -161,7 +185,7 @@ def _open(
     stage: ActiveStage, token: BarrierToken, shares: Sequence[Openable], receivers: tuple[int, ...]
 ) -> Steps[list[RingArray] | None]:
     for share in shares:
-        check_owner(stage, share.share if isinstance(share, TopBytes) else share)
+        check_owner(stage, share.share if isinstance(share, TopBytes | BitWords) else share)
     _check_receivers(stage, receivers)
     stage.spend(token)
     held = [share.words() for share in shares]
@@ -194,7 +218,7 @@ def open_passive(
         LocalProtocolError: SHARE_FOREIGN, for instance for a share of an active session; PARTY_INVALID.
     """
     for share in shares:
-        check_owner(stage, share.share if isinstance(share, TopBytes) else share)
+        check_owner(stage, share.share if isinstance(share, TopBytes | BitWords) else share)
     _check_receivers(stage, receivers)
     held = [share.words() for share in shares]
     first = _joined([words[0] for words in held])

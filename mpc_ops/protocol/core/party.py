@@ -275,6 +275,7 @@ class Party(Generic[T]):
 
     def _go_on(self, inbound: tuple[Inbound, ...] | None) -> list[Message]:
         """Give the protocol its inbound messages and return the messages of its next round."""
+        self._wanted = ()  # what was sent need not wait in memory for the next round
         try:
             self._wanted = next(self._program) if inbound is None else self._program.send(inbound)
         except StopIteration as stop:

@@ -22,6 +22,7 @@ __all__ = ["Column", "Rows", "aligned_blocks", "cut_block", "pick_planes", "pick
 
 Column: TypeAlias = BooleanPlanes | RingVector
 RowIndex: TypeAlias = NDArray[np.int64]
+AnyIndex: TypeAlias = NDArray[np.int64] | NDArray[np.int32]
 
 _PICKED_ROWS = 1 << 16
 
@@ -136,18 +137,27 @@ def pick_rows(column: Column, index: RowIndex) -> Column:
     return replace(column, count=len(index), first=first, second=second)
 
 
-def pick_planes(planes: PlaneArray, count: int, index: RowIndex) -> PlaneArray:
+def pick_planes(planes: PlaneArray, count: int, index: AnyIndex) -> PlaneArray:
     """Return planes of the values at positions that the caller has checked: value j is value index[j] of `count`."""
     out = np.empty((len(planes), words_for(len(index))), dtype=np.uint64)
     for low in range(0, len(planes), MAX_WIDTH):
         part = np.ascontiguousarray(planes[low : low + MAX_WIDTH])
-        values = from_planes(part, count)
-        for start in range(0, len(index), _PICKED_ROWS):
-            # Mode `clip` spares numpy a second copy of what it takes; the positions are within the column.
-            taken = np.take(values, index[start : start + _PICKED_ROWS], mode="clip")
-            place = slice(start // WORD_BITS, start // WORD_BITS + words_for(len(taken)))
-            out[low : low + len(part), place] = to_planes(taken, len(part))
+        put_picked(out[low : low + MAX_WIDTH], from_planes(part, count), index)
     return out
+
+
+def put_picked(out: PlaneArray, values: NDArray[np.unsignedinteger], index: AnyIndex) -> None:
+    """Write to planes the values at positions that the caller has checked, piece by piece.
+
+    Args:
+        out: shape (w, ceil(m/64)), w at most 64.
+        values: any unsigned words.
+        index: shape (m,).
+    """
+    for start in range(0, len(index), _PICKED_ROWS):
+        # Mode `clip` spares numpy a second copy of what it takes; the positions are within the column.
+        taken = np.take(values, index[start : start + _PICKED_ROWS], mode="clip").astype(np.uint64, copy=False)
+        out[:, start // WORD_BITS : start // WORD_BITS + words_for(len(taken))] = to_planes(taken, len(out))
 
 
 def stack_columns(columns: Sequence[Column]) -> Column:

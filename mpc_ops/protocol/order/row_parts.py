@@ -17,32 +17,51 @@ from numpy.typing import NDArray
 
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol.core.party import Body
-from mpc_ops.protocol.core.rows import pick_planes
+from mpc_ops.protocol.core.rows import pick_planes, put_picked
+from mpc_ops.protocol.order.place_runs import Places
 from mpc_ops.randomness import expand
 from mpc_ops.ring import LANE_BYTES, RingArray
-from mpc_ops.ring.planes import PlaneArray, words_for
+from mpc_ops.ring.planes import MAX_WIDTH, PlaneArray, from_planes, words_for
 
 __all__ = ["RowOrder", "RowParts", "RowShape", "random_order"]
 
-RowOrder: TypeAlias = NDArray[np.int64]
+RowOrder: TypeAlias = Places
 Matrix: TypeAlias = NDArray[np.uint64]
 
 _MAX_DRAWS = 64
 _CHUNK = 1 << 16
+_SORTED_KEYS = 1 << 18
+_PART_BITS = 3
 
 
 def random_order(seed: bytes, count: int) -> RowOrder:
-    """Return a uniformly random permutation of `count` rows that follows from a seed.
+    """Return a uniformly random permutation of `count` rows, at most 2^31, that follows from a seed.
 
     Raises:
         LocalProtocolError: STREAM_TOO_LONG if every draw has equal keys, which does not happen below 2^30 rows.
     """
     for draw in range(_MAX_DRAWS):
         keys = expand(seed, count, "permutation", draw)
-        order = np.asarray(np.argsort(keys), dtype=np.int64)
+        order = _sorted_order(keys)
         if not any(_repeats(keys[order[start : start + _CHUNK + 1]]) for start in range(0, count, _CHUNK)):
             return order
     raise LocalProtocolError("STREAM_TOO_LONG", "no permutation without equal keys was drawn")  # pragma: no cover
+
+
+def _sorted_order(keys: RingArray) -> RowOrder:
+    """Return the positions of keys in ascending order; many keys by parts of equal top bits, because the sort takes 16 bytes a key."""
+    if len(keys) <= _SORTED_KEYS:
+        return np.argsort(keys).astype(np.int32)
+    out = np.empty(len(keys), dtype=np.int32)
+    tops = np.empty(len(keys), dtype=np.uint8)
+    for start in range(0, len(keys), _CHUNK):
+        tops[start : start + _CHUNK] = keys[start : start + _CHUNK] >> np.uint64(64 - _PART_BITS)
+    place = 0
+    for top in range(1 << _PART_BITS):
+        part = np.flatnonzero(tops == top).astype(np.int32)
+        out[place : place + len(part)] = part[np.argsort(keys[part])]
+        place += len(part)
+    return out
 
 
 def _repeats(ordered: RingArray) -> bool:
@@ -193,6 +212,15 @@ class RowParts:
             pick_planes(self.planes, self.shape.count, order),
             *(_gather(words, order) for words in (self.tags, self.low, self.high)),
         )
+
+    def moved(self, order: RowOrder) -> Self:
+        """Put the rows, whose arrays are the caller's own, in another order, and return them."""
+        for low in range(0, self.shape.width, MAX_WIDTH):
+            part = self.planes[low : low + MAX_WIDTH]
+            put_picked(part, from_planes(part, self.shape.count), order)
+        for words in (*self.tags, *self.low, *self.high):
+            words[:] = np.take(words, order, mode="clip")
+        return self
 
     def body(self) -> bytes:
         """Return the message of `shape.size` bytes."""

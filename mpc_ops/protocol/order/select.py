@@ -16,7 +16,7 @@ import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.circuits.boolean import and_many, evaluate
-from mpc_ops.protocol.circuits.compare import equal_public, less
+from mpc_ops.protocol.circuits.compare import equal_public
 from mpc_ops.protocol.circuits.convert import bits_to_ring, ring_to_bits
 from mpc_ops.protocol.circuits.counts import lane_parity, on_every_row
 from mpc_ops.protocol.circuits.divide import divide_public
@@ -24,12 +24,12 @@ from mpc_ops.protocol.circuits.products import dot, segment_sums, times_public
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
 from mpc_ops.protocol.core.rows import Column, RowIndex, Rows
-from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, public_like, repeat_plane
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, public_like, repeat_plane
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.protocol.order.shuffle import shuffle
 from mpc_ops.protocol.order.sort import sort
 from mpc_ops.protocol.order.sort_keys import SortKey, check_keys, numbered, sort_planes
-from mpc_ops.protocol.order.sort_quick import NUMBER, KeyWords
+from mpc_ops.protocol.order.sort_quick import NUMBER, KeyWords, block_size, compared, opened_bits
 
 __all__ = ["median_ranks", "quantile", "select", "select_places"]
 
@@ -61,8 +61,8 @@ def select(flow: Flow, rows: Rows, keys: Sequence[SortKey], ranks: Sequence[int]
         The rows, still shared. A median or quantile of values is a single record's value: whether it may be opened is
         for the report's terms to say.
 
-    Rounds and bytes: a shuffle; then for each level of m comparisons of w bits (row number included) 1 + ceil(log2 w) rounds and
-        8 ceil(m/64) (3 w - 2 - ceil(log2 w)) bytes per party, and one opening of one bit each.
+    Rounds and bytes: a shuffle; then for each level those of sort_quick.compared with blocks of `block_size` for keys of w bits (row
+        number included), and one opening of one bit for each comparison.
     Security: as `less` and `flow.open`.
     Leaks: n, the widths, the ranks; the opened bits say nothing more.
 
@@ -76,26 +76,39 @@ def select(flow: Flow, rows: Rows, keys: Sequence[SortKey], ranks: Sequence[int]
         return rows.pick(np.zeros(0, dtype=np.int64))
     like = rows.bits(keys[0].name)
     shuffled = yield from shuffle(flow, rows.plus({NUMBER: public_like(like, numbered(rows))}))
-    key = yield from sort_planes(flow.stage, shuffled, keys)
-    places = yield from select_places(flow, concat([shuffled.bits(NUMBER), key]), ranks)
+    words = KeyWords([shuffled.bits(NUMBER), (yield from sort_planes(flow.stage, shuffled, keys))])
+    places = yield from select_places(flow, words, ranks)
     return shuffled.without(NUMBER).pick(places)
 
 
-def select_places(flow: Flow, key: BooleanPlanes, ranks: Sequence[int]) -> Steps[RowIndex]:
+def select_places(flow: Flow, words: KeyWords, ranks: Sequence[int]) -> Steps[RowIndex]:
     """Return the public places of the rows at some ranks; keys are all different and stand in a secret random order.
 
     Rounds, bytes, security: see `select`.  Leaks: those places, and bits about other rows, which say nothing if rows were shuffled.
     """
-    plan = _Plan(key.count, ranks)
-    words = KeyWords(key)
+    plan = _Plan(words.count, ranks)
+    size = block_size(words.count, 1)
     level = 0
     while (pairs := plan.pairs()) is not None:
-        left, right = (words.planes(flow, side) for side in pairs)
-        bits = yield from evaluate(flow.stage, f"select{level}", [less(left, right)])
-        (opened,) = yield from flow.open(bits)
-        plan.take(opened.astype(np.bool_))
+        bits = yield from compared(flow, f"select{level}", words, pairs, size)
+        opened = yield from opened_bits(flow, bits)
+        plan.take(opened)
         level += 1
     return np.array([plan.found[rank] for rank in ranks], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Rows that are compared."""
+
+    left: RowIndex
+    right: RowIndex
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def block(self, start: int, stop: int) -> tuple[RowIndex, RowIndex]:
+        return self.left[start:stop], self.right[start:stop]
 
 
 @dataclass
@@ -177,7 +190,7 @@ class _Plan:
         self._live = [_Segment(np.arange(count, dtype=np.int64), 0, tuple(sorted(set(ranks))))]
         self._sizes: list[int] = []
 
-    def pairs(self) -> tuple[RowIndex, RowIndex] | None:
+    def pairs(self) -> _Pairs | None:
         """Return the places that this level compares, or None at the end."""
         while self._live and all(len(segment.rows) == 1 for segment in self._live):
             for segment in self._live:
@@ -187,7 +200,7 @@ class _Plan:
             return None
         chosen = [segment.comparisons() for segment in self._live]
         self._sizes = [len(left) for left, _ in chosen]
-        return np.concatenate([left for left, _ in chosen]), np.concatenate([right for _, right in chosen])
+        return _Pairs(*(np.concatenate(side) for side in zip(*chosen, strict=True)))
 
     def take(self, bits: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
         """Take the opened bits of this level."""

@@ -17,7 +17,7 @@ and rows are put in order locally. `partition` and `compact` use it, and each pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -36,6 +36,7 @@ from mpc_ops.protocol.order.row_parts import RowParts, RowShape
 from mpc_ops.protocol.order.shuffle_passes import two_passes
 from mpc_ops.protocol.order.shuffle_tags import TagLog, add_tags
 from mpc_ops.ring import LANE_BYTES, RingArray
+from mpc_ops.ring.planes import words_for
 
 __all__ = ["compact", "move_numbered", "move_to", "partition", "shuffle", "shuffle_in_stage"]
 
@@ -65,7 +66,9 @@ def shuffle(flow: Flow, rows: Rows) -> Steps[Rows]:
         LocalProtocolError: SHARE_FOREIGN, STAGE_ORDER.
         PeerProtocolError: LENGTH_INVALID.
     """
-    result = yield from shuffle_in_stage(flow.stage, rows)
+    moving = shuffle_in_stage(flow.stage, rows)
+    del rows
+    result = yield from moving
     return result
 
 
@@ -86,15 +89,39 @@ def shuffle_in_stage(stage: ComputeStage, rows: Rows, skips: Mapping[str, int] =
     shape = RowShape(rows.count, width, 0, tuple(skips.get(name, 0) for name in ring), wide=False)
     if shape.size == 0:
         return rows
-    parts = [_component(shape, rows, side) for side in ("first", "second")]
+    kinds = {name: _kind(column) for name, column in rows.columns.items()}
+    # Rows are let go as soon as the components that this position needs have been made from them.
     if not isinstance(stage, ActiveStage):
-        out, _ = yield from two_passes(stage, shape, parts)
-        return _rows(rows, out)
+        passing = two_passes(stage, shape, _components(shape, rows))
+        del rows
+        out, _ = yield from passing
+        return _rows(kinds, out)
+    parts = [_component(shape, rows, side) for side in ("first", "second")]
+    del rows
     key, tagged, *parts = yield from add_tags(stage, shape, *parts)
-    out, checks = yield from two_passes(stage, tagged, parts)
+    out, checks = yield from two_passes(stage, tagged, _popped(parts))
     stage.log(TagLog).append(key, checks)
     yield from stage.settle()
-    return _rows(rows, out)
+    return _rows(kinds, out)
+
+
+def _kind(column: Column) -> tuple[Column, int]:
+    """Return a column of the same kind, session and position without its values, and its width."""
+    if isinstance(column, BooleanPlanes):
+        planes = np.zeros((0, words_for(column.count)), dtype=np.uint64)
+        return replace(column, first=planes, second=planes), column.width
+    words = np.zeros(0, dtype=np.uint64)
+    return replace(column, first=words, second=words), 0
+
+
+def _components(shape: RowShape, rows: Rows) -> Generator[RowParts, None, None]:
+    yield _component(shape, rows, "second")
+    yield _component(shape, rows, "first")
+
+
+def _popped(parts: list[RowParts]) -> Generator[RowParts, None, None]:
+    while parts:
+        yield parts.pop()
 
 
 def _component(shape: RowShape, rows: Rows, side: str) -> RowParts:
@@ -111,15 +138,15 @@ def _component(shape: RowShape, rows: Rows, side: str) -> RowParts:
     )
 
 
-def _rows(rows: Rows, out: tuple[RowParts, RowParts]) -> Rows:
-    """Return the columns from both components, in the order and of the kinds of `rows`."""
+def _rows(kinds: Mapping[str, tuple[Column, int]], out: tuple[RowParts, RowParts]) -> Rows:
+    """Return the columns from both components, in the order, and of the kinds and widths, that are given."""
     columns: dict[str, Column] = {}
     plane = word = 0
-    for name, column in rows.columns.items():
+    for name, (column, width) in kinds.items():
         if isinstance(column, BooleanPlanes):
-            part = slice(plane, plane + column.width)
+            part = slice(plane, plane + width)
             columns[name] = rebuilt(column, out[0].planes[part], out[1].planes[part])
-            plane += column.width
+            plane += width
         else:
             columns[name] = replace(column, first=out[0].low[word], second=out[1].low[word])
             word += 1

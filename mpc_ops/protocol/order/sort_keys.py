@@ -86,10 +86,12 @@ def sort_planes(stage: ComputeStage, rows: Rows, keys: Sequence[SortKey]) -> Ste
             # NULLs are alike: their bits are those of 0, and the bit above puts them on one side.
             valid = rows.bits(key.valid)
             parts.append(valid if key.nulls_first else invert(valid))
-    return concat(parts)
+    return parts[0] if len(parts) == 1 else concat(parts)
 
 
 def _directed(value: BooleanPlanes, key: SortKey) -> BooleanPlanes:
+    if not key.descending and not key.signed:
+        return value
     flips = np.zeros_like(value.first)
     if key.descending:
         flips = ~flips

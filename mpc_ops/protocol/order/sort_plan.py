@@ -19,24 +19,24 @@ which are few, take more pivots, so that the last levels do not wait for them. F
 | 3 | 27.3 | 13 | 27.4 | 16 |
 | 7 | 40 | 9 or 10 | 40.3 | 10 or 11 |
 
-Everything is linear in the number of rows and pairs, but one sort of words a level.
+Everything is linear in the number of rows and pairs. What is longer than a few bytes a row is made in pieces (place_runs.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.protocol.order.place_runs import Index, PlaceRuns, Places, ranges
 
-__all__ = ["MAX_PIVOTS", "MAX_ROWS", "Places", "QuickPlan"]
+__all__ = ["MAX_PIVOTS", "MAX_ROWS", "Pairs", "Places", "QuickPlan"]
 
-Index = NDArray[np.int64]
-Places = NDArray[np.int32]
-"""Row numbers: half as long as indices, because there are several for each row."""
 Bits = NDArray[np.bool_]
 
 MAX_ROWS = 1 << 30
@@ -46,28 +46,94 @@ SAMPLE = 0.5
 SLACK = 2
 _UNIT = 1 << 16
 """Goals are counted in 65,536ths of a row; they shrink by (1 + pivots)^(3/4) a level."""
+_SEGMENTS = 1 << 13
+"""Segments that are split at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A level in progress. A segment has `sample` members, the first rows of it, and `rest` other rows.
+    """A level in progress, by segment; a segment has `sample` members, the first rows of it, and `rest` other rows.
+
+    Its comparisons are sections one after another: all pairs of new samples, then for each number of a pivot the other rows of all
+    segments that have one of this number, each with that pivot.
 
     Attributes:
-        sample, rest, pivots: by segment.
-        pivot_slots: for each number of a pivot: which segments have it, and its slot among all members.
-        inner: pairs of slots that are compared.
-        member_rows, rest_rows: rows, segment after segment.
-        pairs: number of all comparisons.
+        start: place of its first row.
+        known: how many of its first rows stand in their order; 0 before a sample is compared.
+        sample, rest, pivots: numbers of members, of other rows, and of pivots.
     """
 
+    start: Index
+    known: Index
     sample: Index
     rest: Index
     pivots: Index
-    pivot_slots: list[tuple[Bits, Index]]
-    inner: tuple[Index, Index]
-    member_rows: Places
-    rest_rows: Places
-    pairs: int
+
+    def part(self, which: slice) -> _Level:
+        """Return some of the segments."""
+        return _Level(self.start[which], self.known[which], self.sample[which], self.rest[which], self.pivots[which])
+
+    def slots(self, number: int) -> Index:
+        """Return which member is the pivot of a number: evenly spaced among known rows, else the first of the new sample."""
+        return np.where(self.known > 0, (number + 1) * self.sample // (self.pivots + 1), number)
+
+    def fresh(self) -> Index:
+        """Return the sizes of new samples."""
+        return np.where(self.known > 0, 0, self.sample)
+
+    def counts(self, pivots: int) -> list[int]:
+        """Return the comparisons of each section, for so many numbers of pivots."""
+        fresh = self.fresh()
+        inner = int((fresh * (fresh - 1) // 2).sum())
+        return [inner, *(int(self.rest[self.pivots > number].sum()) for number in range(pivots))]
+
+    def inner(self, origin: Index) -> tuple[Index, PlaceRuns]:
+        """Return each new sample's members, counted from `origin`, and those behind each that it is compared with."""
+        fresh = self.fresh()
+        member = ranges(origin, fresh)
+        after = np.repeat(origin + fresh, fresh) - member - 1
+        return member, PlaceRuns(member + 1, after)
+
+    def against(self, number: int) -> tuple[Index, PlaceRuns]:
+        """Return the places of all pivots of a number, and of the rows that each is compared with."""
+        has = self.pivots > number
+        return (self.start + self.slots(number))[has], PlaceRuns((self.start + self.sample)[has], self.rest[has])
+
+
+class Pairs:
+    """The rows that a level compares, made piece by piece: the comparisons are more than the rows.
+
+    Attributes:
+        count: number of comparisons.
+    """
+
+    def __init__(self, order: Places, level: _Level, counts: Sequence[int]) -> None:
+        self._order, self._level = order, level
+        self._bounds = list(accumulate(counts, initial=0))
+        self.count = self._bounds[-1]
+        self._made: tuple[int, tuple[Index, PlaceRuns]] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def block(self, start: int, stop: int) -> tuple[Places, Places]:
+        """Return the rows (left, right) of comparisons start .. stop - 1; only before the level's bits are taken."""
+        stop = min(stop, self.count)
+        left, right = np.empty(stop - start, dtype=np.int32), np.empty(stop - start, dtype=np.int32)
+        for number, (low, high) in enumerate(pairwise(self._bounds)):
+            if max(start, low) < min(stop, high):
+                one, runs = self._section(number)
+                for part, which, lengths, places in runs.pieces(max(start, low) - low, min(stop, high) - low):
+                    here = slice(part.start + low - start, part.stop + low - start)
+                    left[here] = np.repeat(self._order[one[which]], lengths)
+                    right[here] = self._order[places]
+        return left, right
+
+    def _section(self, number: int) -> tuple[Index, PlaceRuns]:
+        if self._made is None or self._made[0] != number:
+            made = self._level.inner(self._level.start) if number == 0 else self._level.against(number - 1)
+            self._made = number, made
+        return self._made[1]
 
 
 class QuickPlan:
@@ -93,10 +159,10 @@ class QuickPlan:
         self._start: Index = np.zeros(live, dtype=np.int64)
         self._size: Index = np.full(live, count, dtype=np.int64)
         self._known: Index = np.zeros(live, dtype=np.int64)
-        self._level: _Level | None = None
+        self._level: tuple[_Level, list[int]] | None = None
 
-    def pairs(self) -> tuple[Places, Places] | None:
-        """Return the rows (left, right) that the next level compares, or None at the end. The bits go to `take`."""
+    def pairs(self) -> Pairs | None:
+        """Return what the next level compares, or None at the end. The bits go to `take`."""
         if len(self._start) == 0:
             return None
         size, known = self._size, self._known
@@ -108,31 +174,12 @@ class QuickPlan:
         drawn = np.minimum(np.maximum(drawn, wanted), size)
         sample = np.where(known > 0, known, drawn)
         pivots = np.minimum(wanted, sample)
-        rest = size - sample
-        member_rows = self.order[_ranges(self._start, sample)]
-        rest_rows = self.order[_ranges(self._start + sample, rest)]
-        base = np.cumsum(sample) - sample
-        inner = self._inner_pairs(base, np.where(known > 0, 0, sample))
-        lefts, rights, slots = [member_rows[inner[0]]], [member_rows[inner[1]]], []
-        for number in range(int(pivots.max())):
-            has = pivots > number
-            # Evenly spaced among known rows, else the first of the new sample.
-            slot = base + np.where(known > 0, (number + 1) * sample // (pivots + 1), number)
-            slots.append((has, slot[has]))
-            lefts.append(np.repeat(member_rows[slot[has]], rest[has]))
-            rights.append(rest_rows if bool(has.all()) else rest_rows[np.repeat(has, rest)])
-        left, right = np.concatenate(lefts), np.concatenate(rights)
-        self._level = _Level(sample, rest, pivots, slots, inner, member_rows, rest_rows, len(left))
+        level = _Level(self._start, known, sample, size - sample, pivots)
+        counts = level.counts(int(pivots.max()))
+        self._level = level, counts
         self.levels += 1
-        self.comparisons += len(left)
-        return left, right
-
-    @staticmethod
-    def _inner_pairs(base: Index, fresh: Index) -> tuple[Index, Index]:
-        """Return all pairs of slots within each new sample."""
-        member = _ranges(base, fresh)
-        after = np.repeat(base + fresh, fresh) - member - 1
-        return np.repeat(member, after), _ranges(member + 1, after)
+        self.comparisons += sum(counts)
+        return Pairs(self.order, level, counts)
 
     def take(self, less: Bits) -> None:
         """Take the bits "left row's key < right row's key" of the pairs, and split the segments.
@@ -141,26 +188,41 @@ class QuickPlan:
             LocalProtocolError: ROWS_INVALID for another number of bits, or without a level.
             Abort: PLACES_INVALID for bits that fit no order, which an active session cannot open.
         """
-        level = self._level
-        if level is None or less.shape != (level.pairs,):
+        if self._level is None or less.shape != (sum(self._level[1]),):
             raise LocalProtocolError("ROWS_INVALID", "other comparison bits than the level's", got=less.shape)
+        level, counts = self._level
         self._level = None
-        inner = len(level.inner[0])
-        ranked, pivot = self._ranked(level, less[:inner])
-        self._arrange(level, ranked, pivot, self._buckets(level, less[inner:]))
+        reached = list(accumulate(counts, initial=0))[:-1]
+        found: list[tuple[Index, Index, Index]] = []
+        for low in range(0, len(level.start), _SEGMENTS):
+            part = level.part(slice(low, low + _SEGMENTS))
+            bits = []
+            for section, count in enumerate(part.counts(len(counts) - 1)):
+                bits.append(less[reached[section] : reached[section] + count])
+                reached[section] += count
+            found.append(self._split(part, *bits))
+        self._start, self._size, self._known = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
 
-    def _ranked(self, level: _Level, less: Bits) -> tuple[Index, Bits]:
-        """Return the members' slots in the order of their keys, segment after segment, and which of these are pivots."""
-        members = len(level.member_rows)
+    def _split(self, level: _Level, inner: Bits, *against: Bits) -> tuple[Index, Index, Index]:
         base = np.cumsum(level.sample) - level.sample
-        rank = np.bincount(level.inner[1][less], minlength=members)
-        rank += np.bincount(level.inner[0][~less], minlength=members)
-        own = np.repeat(base, level.sample)
+        ranked, pivot = self._ranked(level, base, inner)
+        return self._arrange(level, ranked, pivot, self._buckets(level, against))
+
+    @staticmethod
+    def _ranked(level: _Level, base: Index, less: Bits) -> tuple[Index, Bits]:
+        """Return the members' slots in the order of their keys, segment after segment, and which of these are pivots."""
+        members = int(level.sample.sum())
+        rank = np.zeros(members, dtype=np.int64)
         slots = np.arange(members, dtype=np.int64)
-        known = np.repeat(self._known > 0, level.sample)
+        left, runs = level.inner(base)
+        for part, which, lengths, right in runs.pieces():
+            bits = less[part]
+            rank += np.bincount(slots[right][bits], minlength=members)
+            rank += np.bincount(np.repeat(left[which], lengths)[~bits], minlength=members)
+        known = np.repeat(level.known > 0, level.sample)
         ranked = np.full(members, -1, dtype=np.int64)
         # Known rows stand in their order.
-        ranked[np.where(known, slots, own + rank)] = slots
+        ranked[np.where(known, slots, np.repeat(base, level.sample) + rank)] = slots
         if int(ranked.min()) < 0:
             raise Abort(
                 "PLACES_INVALID",
@@ -168,28 +230,26 @@ class QuickPlan:
                 hint="Keys were equal, or one party of a passive session went wrong",
             )
         pivot = np.zeros(members, dtype=np.bool_)
-        for _, slot in level.pivot_slots:
-            pivot[slot] = True
+        for number in range(int(level.pivots.max())):
+            pivot[(base + level.slots(number))[level.pivots > number]] = True
         return ranked, pivot[ranked]
 
     @staticmethod
-    def _buckets(level: _Level, less: Bits) -> Index:
+    def _buckets(level: _Level, against: Sequence[Bits]) -> NDArray[np.uint8]:
         """Return for each other row the number of its segment's pivots below it."""
-        below = np.zeros(len(level.rest_rows), dtype=np.int64)
-        place = 0
-        for has, _ in level.pivot_slots:
+        below = np.zeros(int(level.rest.sum()), dtype=np.uint8)
+        for number, less in enumerate(against):
+            has = level.pivots > number
             if bool(has.all()):
-                below += less[place : place + len(below)]
-                place += len(below)
-            else:
-                mask = np.repeat(has, level.rest)
-                count = int(np.count_nonzero(mask))
-                below[mask] += less[place : place + count]
-                place += count
+                below += less.view(np.uint8)
+            elif bool(has.any()):
+                below[np.repeat(has, level.rest)] += less.view(np.uint8)
         return below
 
-    def _arrange(self, level: _Level, ranked: Index, pivot: Bits, bucket: Index) -> None:
-        """Put each segment's rows in the order bucket, pivot, bucket, ..., known rows first in a bucket; note the new segments.
+    def _arrange(
+        self, level: _Level, ranked: Index, pivot: Bits, bucket: NDArray[np.uint8]
+    ) -> tuple[Index, Index, Index]:
+        """Put each segment's rows in the order bucket, pivot, bucket, ..., known rows first in a bucket; return the new segments.
 
         Groups are the buckets of all segments one after another: one more than pivots for each segment.
         """
@@ -200,29 +260,28 @@ class QuickPlan:
         starts = np.cumsum(level.sample) - level.sample
         member_group = before - np.repeat(before[starts] - base, level.sample)
         known = np.bincount(member_group[~pivot], minlength=count)
-        bucket += np.repeat(base, level.rest)
-        others = np.bincount(bucket, minlength=count)
+        others = _group_sizes(level, base, bucket)
         last = np.zeros(count, dtype=np.int64)
         last[base + level.pivots] = 1
         total = known + others + 1 - last
         place = np.cumsum(total) - total
-        place += np.repeat(self._start - place[base], groups)
-        rows = level.member_rows[ranked]
-        self.order[_ranges(place, known)] = rows[~pivot]
-        self.order[(place + known + others)[last == 0]] = rows[pivot]
-        bits = len(bucket).bit_length()
-        # One sort of words keeps the order within a group: the lowest bits say where a row came from.
-        keys = np.sort(bucket.astype(np.uint64) << np.uint64(bits) | np.arange(len(bucket), dtype=np.uint64))
-        origin = (keys & np.uint64((1 << bits) - 1)).astype(np.int64)
-        self.order[_ranges(place + known, others)] = level.rest_rows[origin]
+        place += np.repeat(level.start - place[base], groups)
+        members = PlaceRuns(level.start, level.sample).taken(self.order)[ranked]
+        rest = PlaceRuns(level.start + level.sample, level.rest).taken(self.order)
+        self.order[ranges(place, known)] = members[~pivot]
+        self.order[(place + known + others)[last == 0]] = members[pivot]
+        for value in range(int(level.pivots.max()) + 1):
+            # A bucket's rows keep their order, segment after segment.
+            group = (base + value)[level.pivots >= value]
+            PlaceRuns((place + known)[group], others[group]).put(self.order, rest[bucket == value])
         unsorted = (others > 0) & (known + others > 1)
-        self._start, self._size, self._known = place[unsorted], (known + others)[unsorted], known[unsorted]
+        return place[unsorted], (known + others)[unsorted], known[unsorted]
 
 
-def _ranges(starts: Index, lengths: Index) -> Index:
-    """Return the ranges starts[j] .. starts[j] + lengths[j] - 1 one after another."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    out: Index = np.repeat(starts - (ends - lengths), lengths)
-    out += np.arange(total, dtype=np.int64)
-    return out
+def _group_sizes(level: _Level, base: Index, bucket: NDArray[np.uint8]) -> Index:
+    """Return how many other rows each group has; the first group of segment j is base[j]."""
+    count = int((level.pivots + 1).sum())
+    sizes = np.zeros(count, dtype=np.int64)
+    for part, which, lengths, _ in PlaceRuns(level.start, level.rest).pieces():
+        sizes += np.bincount(np.repeat(base[which], lengths) + bucket[part], minlength=count)
+    return sizes

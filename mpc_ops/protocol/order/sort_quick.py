@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpc_ops.protocol.circuits.boolean import evaluate
 from mpc_ops.protocol.circuits.compare import less
 from mpc_ops.protocol.core.flow import Flow
-from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.rows import RowIndex, Rows
-from mpc_ops.protocol.core.shares import BooleanPlanes, boolean_of, concat, public_like
+from mpc_ops.protocol.core.opening import BitWords
+from mpc_ops.protocol.core.party import Steps, together
+from mpc_ops.protocol.core.rows import AnyIndex, Rows, put_picked
+from mpc_ops.protocol.core.shares import BooleanPlanes, boolean_of, public_like
 from mpc_ops.protocol.order.shuffle import shuffle
-from mpc_ops.protocol.order.sort_keys import NUMBER, SortKey, numbered, sort_planes
+from mpc_ops.protocol.order.sort_keys import NUMBER, SortKey, numbered, plain_columns, sort_planes
 from mpc_ops.protocol.order.sort_plan import Places, QuickPlan
-from mpc_ops.ring import RingArray
-from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, to_planes, words_for
+from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, words_for
 
-__all__ = ["LEVEL_BITS", "NUMBER", "KeyWords", "quick_order", "quick_sort"]
+__all__ = ["LEAST_BLOCK", "NUMBER", "KeyWords", "block_size", "compared", "opened_bits", "quick_order", "quick_sort"]
 
-LEVEL_BITS = 1 << 27
-"""Most bits of keys on one side of the comparisons of a block: messages of at most 16 MiB."""
-_TAKEN_ROWS = 1 << 16
+LEAST_BLOCK = 1 << 17
+"""Comparisons of a block, at least, times (1 + pivots) / 2: who takes more pivots wants fewer rounds, and gives memory for them."""
+_BLOCKS = 8
+"""With one pivot a block has at least this part of the rows, twice as much with more, so that a level has a bounded number of blocks."""
 
 
 def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> Steps[Rows]:
@@ -38,71 +41,131 @@ def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> 
     """
     like = rows.bits(keys[0].name)
     shuffled = yield from shuffle(flow, rows.plus({NUMBER: public_like(like, numbered(rows))}))
-    # The key goes to `quick_order` alone, which forgets its planes early.
-    order = yield from quick_order(
-        flow, concat([shuffled.bits(NUMBER), (yield from sort_planes(flow.stage, shuffled, keys))]), pivots
-    )
-    return shuffled.without(NUMBER).pick(order)
+    parts = [shuffled.bits(NUMBER), (yield from sort_planes(flow.stage, shuffled, keys))]
+    # Keys without NULLs are in the sort key already, and come back from it: their planes are not kept twice.
+    spared = {NUMBER, *(one.name for one in keys if one.valid is None)}
+    rest = {name: column for name, column in shuffled.columns.items() if name not in spared}
+    del shuffled
+    words = KeyWords(parts)
+    order = yield from quick_order(flow, words, pivots)
+    columns = dict(Rows(rest).pick(order.astype(np.int64)).columns) if rest else {}
+    number = max(1, (rows.count - 1).bit_length())
+    columns |= plain_columns(words.planes(flow, order, number), rows, keys)
+    return Rows({name: columns[name] for name in rows.names})
 
 
-def quick_order(flow: Flow, key: BooleanPlanes, pivots: int) -> Steps[RowIndex]:
+def quick_order(flow: Flow, words: KeyWords, pivots: int) -> Steps[Places]:
     """Return the public order of rows by keys that are all different and stand in a secret random order.
 
-    Rounds: for each level 1 + ceil(log2 w) and those of one opening; levels of more than LEVEL_BITS / w comparisons are compared in
-        several blocks of so many, one after another, so that memory and messages stay bounded.
-    Sent: for each level of m comparisons 8 ceil(m/64) (3 w - 2 - ceil(log2 w)) bytes per party, and one opening of one bit each; for
-        several blocks m is each block's.
+    Rounds: for each level those of `compared` with blocks of `block_size`, and those of one opening.
+    Sent: for each level those of `compared`, and the opening of one bit for each comparison.
+    Memory: beside `words` about 30 bytes a row with 64-bit keys and one pivot, if there are more than 8 LEAST_BLOCK rows.
     Security: as `less` and `flow.open`.
     Leaks: the order of the rows that it is given, which says nothing if they were shuffled and no two keys are equal.
     """
-    plan = QuickPlan(key.count, pivots)
-    words = KeyWords(key)
-    # Planes are kept no longer than needed: a level's are several times as large as the rows.
-    del key
+    plan = QuickPlan(words.count, pivots)
     while (pairs := plan.pairs()) is not None:
-        bits = yield from _compared(flow, f"level{plan.levels}", words, *pairs)
+        size = block_size(words.count, pivots)
+        bits = yield from compared(flow, f"level{plan.levels}", words, pairs, size)
         del pairs
-        opened = yield from flow.open(bits)
-        plan.take(np.concatenate(opened).astype(np.bool_))
-    return plan.order.astype(np.int64)
+        opened = yield from opened_bits(flow, bits)
+        plan.take(opened)
+    return plan.order
 
 
-def _compared(flow: Flow, step: str, words: KeyWords, left: Places, right: Places) -> Steps[list[BooleanPlanes]]:
-    """Return "left row's key < right row's key" in blocks of whole words."""
-    size = max(WORD_BITS, LEVEL_BITS // words.width // WORD_BITS * WORD_BITS)
-    blocks = [(start, left[start : start + size], right[start : start + size]) for start in range(0, len(left), size)]
-    del left, right
-    bits: list[BooleanPlanes] = []
-    while blocks:
-        # A comparison's positions and planes are let go as soon as the next step does not need them.
-        start, *sides = blocks.pop(0)
-        circuits = [less(*(words.planes(flow, sides.pop(0)) for _ in range(2)))]
-        bits += yield from evaluate(flow.stage, step if not start else f"{step}/{start}", circuits)
+def block_size(count: int, pivots: int) -> int:
+    """Return how many comparisons are made at a time: whole words, enough that a block's bytes weigh more than its round."""
+    least = LEAST_BLOCK * (1 + pivots) // 2
+    return -(-max(least, count // (_BLOCKS if pivots == 1 else _BLOCKS // 2)) // WORD_BITS) * WORD_BITS
+
+
+def opened_bits(flow: Flow, blocks: Sequence[BooleanPlanes]) -> Steps[NDArray[np.bool_]]:
+    """Open shares of one bit each and return all bits in order; rounds, bytes, errors: as `flow.open`."""
+    counts = [block.count for block in blocks]
+    opened = yield from flow.open([BitWords(block) for block in blocks])
+    out = np.empty(sum(counts), dtype=np.bool_)
+    place = 0
+    for words, count in zip(opened, counts, strict=True):
+        octets = words.astype("<u8", copy=False).view(np.uint8)
+        out[place : place + count] = np.unpackbits(octets, count=count, bitorder="little").view(np.bool_)
+        place += count
+    return out
+
+
+class Comparisons(Protocol):
+    """Pairs of rows to compare."""
+
+    def __len__(self) -> int:
+        """Number of comparisons, at least 1."""
+
+    def block(self, start: int, stop: int) -> tuple[AnyIndex, AnyIndex]:
+        """Return the rows (left, right) of comparisons start .. stop - 1."""
+
+
+def compared(flow: Flow, step: str, words: KeyWords, pairs: Comparisons, size: int) -> Steps[list[BooleanPlanes]]:
+    """Return "left row's key < right row's key" in blocks of `size`, each of which begins one round after the one before.
+
+    So a block costs one round more instead of its depth, and of all blocks but a few most planes do not exist yet, or any more.
+
+    Rounds: b + ceil(log2 w) for b blocks.  Sent: 8 ceil(m/64) (3 w - 2 - ceil(log2 w)) bytes per party for a block of m comparisons.
+    Security, errors: as `less`.  Leaks: the number of comparisons.
+    """
+    count = len(pairs)
+    starts = range(0, count, size)
+    blocks = [
+        _late(late, _block(flow, f"{step}/{start}" if late else step, words, pairs, (start, min(start + size, count))))
+        for late, start in enumerate(starts)
+    ]
+    found: list[BooleanPlanes] = yield from together(*blocks)
+    return found
+
+
+def _late(rounds: int, block: Steps[BooleanPlanes]) -> Steps[BooleanPlanes]:
+    for _ in range(rounds):
+        yield ()
+    bits = yield from block
+    return bits
+
+
+def _block(flow: Flow, step: str, words: KeyWords, pairs: Comparisons, part: tuple[int, int]) -> Steps[BooleanPlanes]:
+    circuits = [less(*(words.planes(flow, side) for side in pairs.block(*part)))]
+    (bits,) = yield from evaluate(flow.stage, step, circuits)
     return bits
 
 
 class KeyWords:
-    """Both components of all keys row by row, so that any rows' planes are one gather and one transposition."""
+    """Both components of all keys row by row, so that any rows' planes are one gather and one transposition.
 
-    def __init__(self, key: BooleanPlanes) -> None:
-        self.width = key.width
-        self._sides = [self._words(planes, key.count) for planes in (key.first, key.second)]
+    Attributes:
+        width: bits of a key.
+        count: number of rows.
+    """
+
+    def __init__(self, parts: list[BooleanPlanes]) -> None:
+        """Begin with the planes of several shares, the first part lowest; the list is emptied, so that they are let go."""
+        self.width, self.count = sum(part.width for part in parts), parts[0].count
+        sides = [[part.first for part in parts], [part.second for part in parts]]
+        parts.clear()
+        self._sides: list[list[NDArray[np.unsignedinteger]]] = []
+        while sides:
+            self._sides.append(self._words(np.concatenate(sides.pop(0)), self.count))
 
     @staticmethod
-    def _words(planes: PlaneArray, count: int) -> list[RingArray]:
-        return [from_planes(planes[low : low + MAX_WIDTH], count) for low in range(0, len(planes), MAX_WIDTH)]
+    def _words(planes: PlaneArray, count: int) -> list[NDArray[np.unsignedinteger]]:
+        """Return columns of 64 bits, the last one as narrow as it can be."""
+        out: list[NDArray[np.unsignedinteger]] = []
+        for low in range(0, len(planes), MAX_WIDTH):
+            part = planes[low : low + MAX_WIDTH]
+            out.append(from_planes(part, count).astype(np.min_scalar_type((1 << len(part)) - 1), copy=False))
+        return out
 
-    def planes(self, flow: Flow, index: RowIndex | Places) -> BooleanPlanes:
-        """Return the keys of some rows; rows may repeat."""
-        first, second = (self._taken(side, index) for side in self._sides)
+    def planes(self, flow: Flow, index: AnyIndex, low: int = 0) -> BooleanPlanes:
+        """Return the bits from `low` on of the keys of some rows; rows may repeat."""
+        first, second = (self._taken(side, index)[low:] for side in self._sides)
         return boolean_of(flow.stage, len(index), first, second)
 
-    def _taken(self, words: list[RingArray], index: RowIndex | Places) -> PlaneArray:
+    def _taken(self, words: list[NDArray[np.unsignedinteger]], index: AnyIndex) -> PlaneArray:
         out = np.empty((self.width, words_for(len(index))), dtype=np.uint64)
-        for low, column in zip(range(0, self.width, MAX_WIDTH), words, strict=True):
-            width = min(MAX_WIDTH, self.width - low)
-            for start in range(0, len(index), _TAKEN_ROWS):
-                taken = np.take(column, index[start : start + _TAKEN_ROWS], mode="clip")
-                place = slice(start // WORD_BITS, start // WORD_BITS + words_for(len(taken)))
-                out[low : low + width, place] = to_planes(taken, width)
+        for place, column in enumerate(words):
+            put_picked(out[place * MAX_WIDTH : (place + 1) * MAX_WIDTH], column, index)
         return out
