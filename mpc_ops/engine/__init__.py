@@ -9,7 +9,7 @@ bounded by the plan's lane count; there is no I/O here.
 from mpc_ops.engine.attempt import Attempt, AttemptDone, Outgoing
 from mpc_ops.engine.dispute import Dispute
 from mpc_ops.engine.frames import Tally
-from mpc_ops.engine.link import BATCH_LIMIT_BYTES, AttemptContext, LinkTotals
+from mpc_ops.engine.link import AttemptContext, LinkTotals
 from mpc_ops.engine.region_gate import region_shape, region_stage_of
 from mpc_ops.engine.stages import (
     GroupInputs,
@@ -28,7 +28,6 @@ from mpc_ops.engine.stages import (
 )
 
 __all__ = [
-    "BATCH_LIMIT_BYTES",
     "Attempt",
     "AttemptContext",
     "AttemptDone",

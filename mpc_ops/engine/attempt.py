@@ -30,19 +30,20 @@ from typing import TypeAlias
 
 from mpc_ops.engine.dispute import Dispute
 from mpc_ops.engine.frames import Arrived, Place
-from mpc_ops.engine.link import BATCH_LIMIT_BYTES, AttemptContext, LinkTotals, PairLink
+from mpc_ops.engine.link import AttemptContext, LinkTotals, PairLink
 from mpc_ops.engine.stages import Stage, StageOutput
 from mpc_ops.envelope.keys import IdentityKey
 from mpc_ops.errors import ComityError, LocalProtocolError, PeerProtocolError, ProofRejected
 from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
 from mpc_ops.protocol.core.party import Address, Party, Steps
 from mpc_ops.protocol.core.party import Message as StageMessage
-from mpc_ops.protocol.core.stage import VERSION, ActiveSession, PartyKeys, PassiveSession, SessionTerms
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
+from mpc_ops.protocol.core.terms import VERSION, PartyKeys, SessionTerms
 from mpc_ops.randomness import SessionContext, session_digest
 from mpc_ops.session.messages import Frame, KexConfirm, KexOffer, KexReply, Message, Seen
 from mpc_ops.session.states import LinkDigests
 
-__all__ = ["BATCH_LIMIT_BYTES", "Attempt", "AttemptContext", "AttemptDone", "LinkTotals", "Outgoing"]
+__all__ = ["Attempt", "AttemptContext", "AttemptDone", "LinkTotals", "Outgoing"]
 
 Outgoing: TypeAlias = list[tuple[int, Message]]
 """Messages to send: (position of the receiver, message)."""

@@ -11,7 +11,7 @@ from typing import Literal
 from mpc_ops.engine.frames import Arrived, FrameInlet, FrameOutlet, LinkPlace, Place, Tally
 from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
-from mpc_ops.protocol.core.stage import MAX_LIMIT_BYTES
+from mpc_ops.protocol.core.terms import DEFAULT_LIMIT_BYTES, MAX_LIMIT_BYTES
 from mpc_ops.randomness import Confirmation, Initiator, Offer, PairKeys, Reply, Responder, encode_context
 from mpc_ops.randomness.agreement import End
 from mpc_ops.ring import RingArray, to_bytes
@@ -28,13 +28,7 @@ from mpc_ops.session.messages import (
 )
 from mpc_ops.session.states import LinkDigests
 
-__all__ = ["BATCH_LIMIT_BYTES", "AttemptContext", "LinkTotals", "PairLink"]
-
-BATCH_LIMIT_BYTES = 1 << 24
-"""Logged bytes at which a batch of gates is proven: 2^24 AND gates. A batch costs about ten rounds whatever its size, so it
-should be large; but an operator holds log and work space of a batch (about eight times the log) for every session that it
-runs at once, and one proof keeps a party busy without a word to its peers (below a second at this size, far below the
-time-out). All three must cut batches at the same gates, so the limit is in the SID: operators that differ share no key."""
+__all__ = ["AttemptContext", "LinkTotals", "PairLink"]
 
 _NO_FRAMES = Tally(0, 0, hashlib.sha256().hexdigest())
 
@@ -65,7 +59,7 @@ class AttemptContext:
     period: str
     manifest_digest: str
     security: Literal["active", "passive"] = "active"
-    limit_bytes: int = BATCH_LIMIT_BYTES
+    limit_bytes: int = DEFAULT_LIMIT_BYTES
 
     def __post_init__(self) -> None:
         if self.security not in {"active", "passive"} or not 1 <= self.limit_bytes <= MAX_LIMIT_BYTES:

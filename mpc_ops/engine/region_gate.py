@@ -49,7 +49,7 @@ from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
 from mpc_ops.protocol.core.rows import pick_rows, stack_columns
 from mpc_ops.protocol.core.shares import RingVector, boolean_of, ring_of, ring_zero
-from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.core.terms import PartyKeys
 from mpc_ops.protocol.disclosure.gate import GateCost, GateInput, GateTerms, gate, gate_cost
 from mpc_ops.ring.planes import WORD_BITS
 from mpc_ops.sharing import PartPayload, UnitLimits, expand_part

@@ -17,7 +17,7 @@ from mpc_ops.protocol.circuits.products import fresh
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
 from mpc_ops.protocol.core.shares import RingVector, check_ring_share, ring_of
-from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.core.terms import PartyKeys
 from mpc_ops.protocol.sums import (
     CrossRoute,
     ResultContext,

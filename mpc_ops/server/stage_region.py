@@ -21,7 +21,7 @@ from mpc_ops.plan.layout import lane_count
 from mpc_ops.plan.rules import require_flow
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.core.terms import PartyKeys
 from mpc_ops.protocol.sums import CrossRoute
 from mpc_ops.server.admission import Admission, Admissions
 from mpc_ops.server.books import Books

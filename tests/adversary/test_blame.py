@@ -16,8 +16,9 @@ from mpc_ops.protocol.circuits.counters import multiply_counters
 from mpc_ops.protocol.circuits.products import multiply
 from mpc_ops.protocol.core.blame import Account, DisputeBook, ProofAddress, Verdict, verdict
 from mpc_ops.protocol.core.party import Party
+from mpc_ops.protocol.core.session import ActiveSession
 from mpc_ops.protocol.core.shares import CounterShare
-from mpc_ops.protocol.core.stage import PROVEN_TOGETHER, ActiveSession
+from mpc_ops.protocol.core.stage import PROVEN_TOGETHER
 from mpc_ops.protocol.proofs.proof_ring import public_check
 from tests.support.active import (
     MEMBERS,

@@ -16,7 +16,7 @@ from mpc_ops.evidence.disputes import proof_of, settle
 from mpc_ops.evidence.material import gather
 from mpc_ops.notices.model import DisputeNotice
 from mpc_ops.notices.signed import parse_notice, run_id_of, sign_notice, verify_notice
-from mpc_ops.protocol.core.stage import ActiveSession
+from mpc_ops.protocol.core.session import ActiveSession
 from mpc_ops.server import disputes as server_disputes
 from mpc_ops.server import stage_region
 from mpc_ops.server.notices import Source

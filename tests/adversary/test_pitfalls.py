@@ -28,14 +28,9 @@ from mpc_ops.protocol.core.flow import ActiveFlow
 from mpc_ops.protocol.core.opening import open_passive, open_to_all
 from mpc_ops.protocol.core.party import Party
 from mpc_ops.protocol.core.rows import Rows
-from mpc_ops.protocol.core.stage import (
-    ActiveSession,
-    ActiveStage,
-    BarrierToken,
-    ComputeStage,
-    PassiveStage,
-    SessionTerms,
-)
+from mpc_ops.protocol.core.session import ActiveSession
+from mpc_ops.protocol.core.stage import ActiveStage, BarrierToken, ComputeStage, PassiveStage
+from mpc_ops.protocol.core.terms import SessionTerms
 from mpc_ops.protocol.order import row_parts, shuffle_tags
 from mpc_ops.protocol.order.shuffle import shuffle
 from mpc_ops.protocol.proofs import proof_and

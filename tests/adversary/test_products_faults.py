@@ -14,7 +14,8 @@ from mpc_ops.protocol.circuits.convert import bits_to_ring
 from mpc_ops.protocol.circuits.products import dots, multiply
 from mpc_ops.protocol.core.opening import open_to_all
 from mpc_ops.protocol.core.party import Message
-from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.core.session import ActiveSession
+from mpc_ops.protocol.core.stage import ActiveStage
 from mpc_ops.protocol.proofs.proof_ring import passes
 from mpc_ops.protocol.proofs.ring_claim import RingParams
 from tests.support.active import run_active, share_bits, share_ring

@@ -28,8 +28,8 @@ from mpc_ops.engine.memory import keep_memory
 from mpc_ops.kernels import backend
 from mpc_ops.protocol.circuits.boolean import and_many
 from mpc_ops.protocol.core.party import Address, Message, Party
+from mpc_ops.protocol.core.session import ActiveSession
 from mpc_ops.protocol.core.shares import BooleanShare
-from mpc_ops.protocol.core.stage import ActiveSession
 from tests.support.active import MEMBERS, keys_of, terms_of
 
 GATES = 100_000_000

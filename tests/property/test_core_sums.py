@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc_ops.engine import GroupInputs, RegionInputs, StageShape, group_stage, region_stage
-from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.core.terms import PartyKeys
 from mpc_ops.protocol.sums import CrossRoute, ResultContext, combine_parts
 from mpc_ops.randomness import encode_context
 from mpc_ops.ring import decode_signed, encode_signed, from_bytes, to_bytes

@@ -14,8 +14,10 @@ from mpc_ops.protocol.circuits.boolean import evaluate
 from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
 from mpc_ops.protocol.core.opening import open_to_all
 from mpc_ops.protocol.core.party import Address, Message, Party
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
 from mpc_ops.protocol.core.shares import BooleanShare, PassiveBooleanShare, PassiveRingShare, RingShare
-from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage, PartyKeys, PassiveSession, SessionTerms
+from mpc_ops.protocol.core.stage import ActiveStage
+from mpc_ops.protocol.core.terms import DEFAULT_LIMIT_BYTES, PartyKeys, SessionTerms
 from mpc_ops.protocol.proofs.and_kernels import BlockLayout, Side, pad_words
 from mpc_ops.protocol.proofs.proof_and import (
     AndLog,
@@ -34,7 +36,7 @@ MEMBERS = ("de-1", "de-2", "de-3")
 Mutate = Callable[[Message], list[Message]]
 
 
-def terms_of(party: int, seed: object = "s", limit_bytes: int = 1 << 25, attempt: int = 1) -> SessionTerms:
+def terms_of(party: int, seed: object = "s", limit_bytes: int = DEFAULT_LIMIT_BYTES, attempt: int = 1) -> SessionTerms:
     sid = hashlib.sha256(repr(("sid", seed, attempt)).encode()).hexdigest()
     return SessionTerms(sid=sid, cluster="de", attempt=attempt, party=party, members=MEMBERS, limit_bytes=limit_bytes)
 
@@ -126,7 +128,7 @@ def run_active(
     *,
     seed: object = "s",
     session_types: dict[int, type[ActiveSession]] | None = None,
-    limit_bytes: int = 1 << 25,
+    limit_bytes: int = DEFAULT_LIMIT_BYTES,
     attempt: int = 1,
     **network,
 ) -> Outcome:

@@ -28,7 +28,8 @@ import numpy as np
 
 from mpc_ops.errors import ComityError
 from mpc_ops.protocol.core.party import Address, Message, Party
-from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.core.session import ActiveSession
+from mpc_ops.protocol.core.stage import ActiveStage
 from mpc_ops.protocol.proofs import proof_and, proof_ring
 from tests.support.active import MEMBERS, Network, Outcome, flip, keys_of, terms_of
 

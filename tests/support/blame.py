@@ -8,7 +8,8 @@ import numpy as np
 
 from mpc_ops.protocol.circuits.products import RingGateLog
 from mpc_ops.protocol.core.blame import Account, Claim, Fits, ProofAddress, Verdict, verdict
-from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage
+from mpc_ops.protocol.core.session import ActiveSession
+from mpc_ops.protocol.core.stage import ActiveStage
 from mpc_ops.protocol.proofs.proof_and import AndLog
 
 ADDRESS = ProofAddress("test", 0, "and", 0, 0)

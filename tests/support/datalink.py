@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.core.terms import PartyKeys
 from mpc_ops.randomness import PairKeys, derive
 from mpc_ops.transport.datalink import DataEnds, DataLink, DataTimings
 from mpc_ops.transport.datamesh import DataListener, DataMesh, MeshTerms, open_mesh

@@ -28,7 +28,7 @@ from mpc_ops.protocol.circuits.products import multiply
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
 from mpc_ops.protocol.core.shares import ring_zero
-from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.core.terms import PartyKeys
 from mpc_ops.protocol.sums import CrossRoute
 from mpc_ops.ring import encode_signed
 from mpc_ops.session.messages import Frame, Message

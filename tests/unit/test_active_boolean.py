@@ -12,6 +12,7 @@ from mpc_ops.protocol.circuits import compare as cmp
 from mpc_ops.protocol.circuits.boolean import and_many, evaluate, mux, random_boolean
 from mpc_ops.protocol.core.opening import open_passive, open_to_all
 from mpc_ops.protocol.core.party import Party
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
 from mpc_ops.protocol.core.shares import (
     BooleanShare,
     PassiveBooleanShare,
@@ -23,7 +24,6 @@ from mpc_ops.protocol.core.shares import (
     xor,
     xor_public,
 )
-from mpc_ops.protocol.core.stage import ActiveSession, PassiveSession
 from mpc_ops.protocol.proofs.proof_and import AndLog
 from mpc_ops.ring.planes import public_planes
 from tests.support.active import MEMBERS, Network, keys_of, run_active, share_bits, share_ring, small_proofs, terms_of

@@ -12,7 +12,7 @@ from mpc_ops.protocol.circuits.products import multiply
 from mpc_ops.protocol.core.checkpoint import decode_checkpoint, encode_checkpoint, run_steps
 from mpc_ops.protocol.core.flow import ActiveFlow
 from mpc_ops.protocol.core.rows import Rows
-from mpc_ops.protocol.core.stage import ActiveSession
+from mpc_ops.protocol.core.session import ActiveSession
 from tests.support.active import as_passive, keys_of, run_flow, share_bits, share_ring, small_proofs, terms_of
 
 KEYS = [3, 5, 9, 14, 1]

@@ -8,8 +8,8 @@ from mpc_ops.protocol.circuits.boolean import and_many, random_boolean
 from mpc_ops.protocol.circuits.convert import bits_to_ring, inject_sums, ring_to_bits, values_to_ring
 from mpc_ops.protocol.circuits.products import dot, fresh, multiply, random_ring
 from mpc_ops.protocol.core.flow import PassiveFlow
+from mpc_ops.protocol.core.session import PassiveSession
 from mpc_ops.protocol.core.shares import PassiveBooleanShare, PassiveRingShare, RingVector, ring_zero
-from mpc_ops.protocol.core.stage import PassiveSession
 from tests.support.active import (
     as_passive,
     keys_of,

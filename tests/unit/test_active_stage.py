@@ -10,8 +10,9 @@ import pytest
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol.core.opening import open_passive, open_to, open_to_all
 from mpc_ops.protocol.core.party import MAX_EARLY_ROUNDS, MAX_WAITING_MESSAGES, Address, Message, Party, Round, together
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
 from mpc_ops.protocol.core.shares import BooleanPlanes, PassiveBooleanShare
-from mpc_ops.protocol.core.stage import ActiveSession, BarrierToken, PassiveSession
+from mpc_ops.protocol.core.stage import BarrierToken
 from tests.support.active import MEMBERS, keys_of, run_active, share_bits, share_ring, terms_of
 
 VALUES = [5, 0, 255, 17]

@@ -19,7 +19,7 @@ from mpc_ops.engine import (
     region_stage,
 )
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError, PlanError
-from mpc_ops.protocol.core.stage import PartyKeys
+from mpc_ops.protocol.core.terms import PartyKeys
 from mpc_ops.protocol.sums import CrossRoute, ResultContext
 from mpc_ops.ring import encode_signed
 from mpc_ops.session.messages import Committed, Frame, KexConfirm, KexOffer, KexReply, Seen, encode_message

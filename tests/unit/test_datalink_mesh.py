@@ -13,8 +13,9 @@ from mpc_ops.errors import Abort, ComityError, PeerProtocolError, PeerTimeout, P
 from mpc_ops.protocol.circuits.products import multiply
 from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
 from mpc_ops.protocol.core.party import Address, Party
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
 from mpc_ops.protocol.core.shares import ring_of
-from mpc_ops.protocol.core.stage import ActiveSession, PassiveSession, SessionTerms
+from mpc_ops.protocol.core.terms import SessionTerms
 from mpc_ops.transport.datalink import Arrived, DataTimings, Label, message_bytes
 from mpc_ops.transport.tls import client_context
 from tests.support.core import identity

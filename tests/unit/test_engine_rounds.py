@@ -13,7 +13,7 @@ from mpc_ops.engine import Attempt, frames, stages
 from mpc_ops.engine.frames import FrameInlet, FrameOutlet, LinkPlace, Place, frame_count
 from mpc_ops.errors import LocalProtocolError, PeerProtocolError, PeerUnavailable
 from mpc_ops.protocol.core.party import Message as StageMessage
-from mpc_ops.protocol.core.stage import MAX_LIMIT_BYTES
+from mpc_ops.protocol.core.terms import MAX_LIMIT_BYTES
 from mpc_ops.session.messages import Flushed, Frame, KexConfirm, Seen, encode_message
 from tests.support.active import flip, small_proofs
 from tests.support.core import MEMBERS, RUN, hex32

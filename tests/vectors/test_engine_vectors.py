@@ -11,8 +11,9 @@ import pytest
 from mpc_ops.kernels import using
 from mpc_ops.kernels.choice import Backend
 from mpc_ops.protocol.core.party import Address, Message, Party
+from mpc_ops.protocol.core.session import ActiveSession
 from mpc_ops.protocol.core.shares import BooleanShare, RingShare
-from mpc_ops.protocol.core.stage import ActiveSession, PartyKeys, SessionTerms
+from mpc_ops.protocol.core.terms import PartyKeys, SessionTerms
 from mpc_ops.randomness import PairKeys
 from mpc_ops.ring import from_bytes
 from tests.support.adversary import plain_of, traitor

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.core.opening import Openable, open_passive, open_to, open_to_all
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.stage import ActiveSession, ActiveStage, ComputeStage, PassiveSession, PassiveStage
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
+from mpc_ops.protocol.core.stage import ActiveStage, ComputeStage, PassiveStage
 from mpc_ops.ring import RingArray
 
 __all__ = ["ActiveFlow", "Flow", "PassiveFlow"]

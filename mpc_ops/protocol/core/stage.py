@@ -24,98 +24,36 @@ from __future__ import annotations
 
 import hmac
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar, final
 
 from mpc_ops.errors import Abort, LocalProtocolError, PeerProtocolError
 from mpc_ops.protocol.core.blame import DisputeBook
 from mpc_ops.protocol.core.party import Body, Inbound, Round, Steps, together
-from mpc_ops.randomness import ContextItem, PairKeys, derive, encode_context, expand
+from mpc_ops.protocol.core.terms import PartyKeys, SessionTerms
+from mpc_ops.randomness import ContextItem, derive, encode_context, expand
 from mpc_ops.randomness.link_tag import LinkTag
 from mpc_ops.ring import RingArray
 from mpc_ops.sharing import held_by
 
 __all__ = [
-    "DEFAULT_LIMIT_BYTES",
-    "MAX_LIMIT_BYTES",
     "PROVEN_TOGETHER",
-    "ActiveSession",
     "ActiveStage",
     "BarrierToken",
     "ComputeStage",
     "GateLog",
-    "PartyKeys",
-    "PassiveSession",
     "PassiveStage",
-    "SessionTerms",
 ]
 
 T = TypeVar("T")
 L = TypeVar("L", bound="GateLog")
 
-VERSION = "comity/active/v1"
-DEFAULT_LIMIT_BYTES = 1 << 24
-"""Bytes of logged gates at which a batch is proven: 2^24 AND gates, at one byte each."""
-MAX_LIMIT_BYTES = 1 << 26
-"""At most 2^26 AND gates a batch: far below p, so that wrong gates cannot add up to a multiple of it."""
 PROVEN_TOGETHER = 4
 """Most batches that are proven in the same rounds: each takes about 1.3 times `limit_bytes` of memory while it is proven."""
 _PROVEN_PARTS = 32
 """Messages a round above which no further batch joins: a round has a bounded number of them."""
 _MAC_BYTES = 32
 _MINT = object()
-
-
-@dataclass(frozen=True, slots=True)
-class PartyKeys:
-    """Pair keys of the two components that a position holds.
-
-    Attributes:
-        first: keys shared with position `party - 1`, the other holder of component `party`.
-        second: keys shared with position `party + 1`, the other holder of component `party + 1`.
-    """
-
-    first: PairKeys
-    second: PairKeys
-
-    def __repr__(self) -> str:
-        return "PartyKeys(<redacted>)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionTerms:
-    """What a session is bound to.
-
-    Attributes:
-        sid: session id (hex); binds plan, manifest, operators and fresh nonces of all three.
-        cluster: the cluster.
-        attempt: number of the attempt.
-        party: own position.
-        members: operator ids by position.
-        limit_bytes: logged bytes at which a batch is proven; all three must have the same.
-    """
-
-    sid: str
-    cluster: str
-    attempt: int
-    party: int
-    members: tuple[str, str, str]
-    limit_bytes: int = DEFAULT_LIMIT_BYTES
-
-    def __post_init__(self) -> None:
-        held_by(self.party)
-        if not 1 <= self.limit_bytes <= MAX_LIMIT_BYTES:
-            raise LocalProtocolError(
-                "BATCH_TOO_LARGE",
-                "a batch would hold more gates than one proof may have",
-                expected=f"1 to {MAX_LIMIT_BYTES} bytes",
-                got=self.limit_bytes,
-            )
-
-    def context(self, stage: str) -> tuple[ContextItem, ...]:
-        """Return the context items that every key, coin and MAC of a stage begins with."""
-        return (VERSION, self.cluster, self.sid, self.attempt, stage)
 
 
 @final
@@ -508,82 +446,3 @@ class PassiveStage(ComputeStage):
 
     def __repr__(self) -> str:
         return f"PassiveStage({self.name})"
-
-
-class ActiveSession:
-    """One attempt with active security. Stages follow one another; each has its own name, and none is left unproven.
-
-    Attributes:
-        terms: what it is bound to.
-    """
-
-    stage_type: ClassVar[type[ActiveStage]] = ActiveStage
-
-    def __init__(self, terms: SessionTerms, keys: PartyKeys) -> None:
-        held_by(terms.party)
-        self.terms = terms
-        self._keys: PartyKeys | None = keys
-        self._stage: ActiveStage | None = None
-        self._names: set[str] = set()
-
-    def stage(self, name: str) -> ActiveStage:
-        """Begin a stage.
-
-        Raises:
-            LocalProtocolError: STAGE_ORDER if the session is over, the name was used, or the stage before is not closed:
-                its shares would be opened behind a barrier that never saw their gates.
-        """
-        ids = {"session": self.terms.sid[:12], "stage": name}
-        if self._keys is None:
-            raise LocalProtocolError("STAGE_ORDER", "the session is over and its keys are gone", ids=ids)
-        if name in self._names or (self._stage is not None and self._stage.phase != "closed"):
-            raise LocalProtocolError("STAGE_ORDER", "stages have their own names and follow one another", ids=ids)
-        self._names.add(name)
-        self._stage = self.stage_type(self.terms, self._keys, name)
-        return self._stage
-
-    def run(self, program: Callable[[ActiveSession], Steps[T]]) -> Steps[T]:
-        """Run a program on this session; after any error, and at the end, keys and logs are forgotten.
-
-        A failed check is terminal: there is no second try in the same session.
-        """
-        try:
-            result = yield from program(self)
-            if self._stage is not None and self._stage.phase != "closed":
-                raise LocalProtocolError("STAGE_ORDER", "a program ended before its last stage's barrier")
-            return result
-        finally:
-            self.wipe()
-
-    @property
-    def disputes(self) -> DisputeBook | None:
-        """What can be stated about the present stage's proofs, also after a failed check; None before the first stage."""
-        return None if self._stage is None else self._stage.disputes
-
-    def wipe(self) -> None:
-        """Forget keys and logs; the session cannot be used again. What a dispute needs stays until the session is dropped."""
-        self._keys = None
-        if self._stage is not None:
-            self._stage.wipe()
-
-    def __repr__(self) -> str:
-        return f"ActiveSession({self.terms.sid[:12]}@{self.terms.cluster}#{self.terms.attempt})"
-
-
-class PassiveSession:
-    """One attempt without proofs, only where a report's terms say so. No relation to `ActiveSession` on purpose."""
-
-    def __init__(self, terms: SessionTerms, keys: PartyKeys) -> None:
-        held_by(terms.party)
-        self.terms, self._keys = terms, keys
-        self._names: set[str] = set()
-
-    def stage(self, name: str) -> PassiveStage:
-        """Begin a stage; raises LocalProtocolError STAGE_ORDER for a name that was used."""
-        if name in self._names:
-            raise LocalProtocolError("STAGE_ORDER", "stages have their own names", ids={"stage": name})
-        self._names.add(name)
-        return PassiveStage(self.terms, self._keys, name)
-
-    def __repr__(self) -> str:
-        return f"PassiveSession({self.terms.sid[:12]}@{self.terms.cluster}#{self.terms.attempt})"

@@ -37,14 +37,8 @@ from mpc_ops.envelope.keys import IdentityKey, IdentityPublicKey
 from mpc_ops.kernels import backend
 from mpc_ops.protocol.core.flow import ActiveFlow, Flow, PassiveFlow
 from mpc_ops.protocol.core.party import Party
-from mpc_ops.protocol.core.stage import (
-    DEFAULT_LIMIT_BYTES,
-    MAX_LIMIT_BYTES,
-    ActiveSession,
-    PartyKeys,
-    PassiveSession,
-    SessionTerms,
-)
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
+from mpc_ops.protocol.core.terms import DEFAULT_LIMIT_BYTES, MAX_LIMIT_BYTES, PartyKeys, SessionTerms
 from mpc_ops.transport.datalink import DataTimings
 from mpc_ops.transport.datamesh import DataListener, DataMesh, MeshTerms, open_mesh
 from mpc_ops.transport.peers import LinkIdentity, PeerEndpoint
