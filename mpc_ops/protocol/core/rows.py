@@ -18,7 +18,18 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.core.shares import B, BooleanPlanes, RingVector
 from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, to_planes, words_for
 
-__all__ = ["Column", "Rows", "aligned_blocks", "cut_block", "pick_planes", "pick_rows", "stack", "stack_columns"]
+__all__ = [
+    "Column",
+    "Rows",
+    "aligned_blocks",
+    "cut_block",
+    "pick_planes",
+    "pick_rows",
+    "stack",
+    "stack_columns",
+    "zero_bits",
+    "zeros_like",
+]
 
 Column: TypeAlias = BooleanPlanes | RingVector
 RowIndex: TypeAlias = NDArray[np.int64]
@@ -104,6 +115,19 @@ class Rows:
 
     def __repr__(self) -> str:
         return f"Rows({self.count} rows, {', '.join(self.names)}, <redacted>)"
+
+
+def zero_bits(like: B, count: int) -> B:
+    """Return the share of `count` public zeros of the same kind and width."""
+    shape = (like.width, words_for(count))
+    return replace(like, count=count, first=np.zeros(shape, np.uint64), second=np.zeros(shape, np.uint64))
+
+
+def zeros_like(column: Column, count: int) -> Column:
+    """Return the share of `count` public zeros of the same kind, and width if it is Boolean."""
+    if isinstance(column, BooleanPlanes):
+        return zero_bits(column, count)
+    return replace(column, first=np.zeros(count, np.uint64), second=np.zeros(count, np.uint64))
 
 
 def aligned_blocks(count: int, rows: int) -> list[slice]:

@@ -9,6 +9,7 @@ For one rank of 100,000 rows about 2.2 comparisons a row are opened in about 9 l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,11 +20,11 @@ from mpc_ops.protocol.circuits.boolean import and_many, evaluate
 from mpc_ops.protocol.circuits.compare import equal_public
 from mpc_ops.protocol.circuits.convert import bits_to_ring, ring_to_bits
 from mpc_ops.protocol.circuits.counts import lane_parity, on_every_row
-from mpc_ops.protocol.circuits.divide import divide_public
+from mpc_ops.protocol.circuits.divide import MAX_DIVISOR, divide_public
 from mpc_ops.protocol.circuits.products import dot, segment_sums, times_public
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.rows import Column, RowIndex, Rows
+from mpc_ops.protocol.core.rows import Column, RowIndex, Rows, zero_bits, zeros_like
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, public_like, repeat_plane
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.protocol.order.shuffle import shuffle
@@ -37,6 +38,8 @@ _SMALL = 48
 """Segments of so few rows are compared in all pairs, which ends them."""
 _STEP = 0.25
 """A pivot that is expected to cut off less than this part is replaced by one beside the rank."""
+_MOST = 1 << 62
+"""What `divide_public` divides exactly is below this."""
 
 
 def median_ranks(count: int) -> tuple[int, ...]:
@@ -223,10 +226,11 @@ def quantile(
         rows: shape n.
         key: what is ordered; its validity column says which rows count.
         columns: columns of the result.
-        part: (a, b) with 0 <= a <= b: the row of rank floor(a (v - 1) / b) among v valid rows; (1, 2) is the lower median.
+        part: (a, b) with 0 <= a <= b: the row of rank floor(a (v - 1) / b) among v valid rows; (1, 2) is the lower median. In
+            lowest terms b is at most MAX_DIVISOR and a (n - 1) below 2^62.
 
     Returns:
-        (a table of one row, a bit that says whether there was a valid row); all zeros if there was none.
+        (a table of one row, a bit that says whether there was a valid row); all zeros if there was none, or no row at all.
 
     Rounds and bytes: a sort; the valid rows' count (2 rounds, 16 n bytes per party), one division by b, its w bits (w = bits of
         n), n equalities with row numbers (w - 1 ANDs), one AND a row and selected bit, and for ring columns B2A of n bits
@@ -237,9 +241,13 @@ def quantile(
     Raises:
         LocalProtocolError: RANK_INVALID, ROWS_INVALID.
     """
-    above, below = part
-    if not 0 <= above <= below or below < 1 or key.valid is None or key.nulls_first or rows.count < 1:
+    check_keys(rows, [key])
+    above, below = _lowest(part, rows.count)
+    if key.valid is None or key.nulls_first:
         raise LocalProtocolError("RANK_INVALID", "a quantile is a part of valid rows, which stand before the others")
+    if not rows.count:
+        nothing = {name: zeros_like(column, 1) for name, column in rows.select(columns).columns.items()}
+        return Rows(nothing), zero_bits(rows.bits(key.valid), 1)
     ordered = yield from sort(flow, rows, [key])
     stage, count = flow.stage, rows.count
     flags = yield from bits_to_ring(stage, ordered.bits(key.valid))
@@ -256,6 +264,22 @@ def quantile(
     (chosen,) = yield from and_many(stage, "valid", [(here, some)])
     found = yield from _chosen(stage, ordered.select(columns), chosen)
     return found, lane_parity(chosen, count)
+
+
+def _lowest(part: tuple[int, int], count: int) -> tuple[int, int]:
+    """Return a part in lowest terms; raises LocalProtocolError RANK_INVALID if it is none, or too fine to be exact."""
+    above, below = part
+    if not 0 <= above <= below or below < 1:
+        raise LocalProtocolError(
+            "RANK_INVALID", "a quantile is a part of the valid rows", expected="0 <= a <= b, b >= 1"
+        )
+    common = math.gcd(above, below)
+    above, below = above // common, below // common
+    if below > MAX_DIVISOR or above * max(1, count - 1) >= _MOST:
+        raise LocalProtocolError(
+            "RANK_INVALID", "a part is too fine for so many rows", expected=f"a (n - 1) below {_MOST}"
+        )
+    return above, below
 
 
 def _chosen(stage: ComputeStage, rows: Rows, chosen: BooleanPlanes) -> Steps[Rows]:

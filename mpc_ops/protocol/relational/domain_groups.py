@@ -10,11 +10,10 @@ from mpc_ops.protocol.circuits.boolean import evaluate
 from mpc_ops.protocol.circuits.compare import arithmetic_bits, equal_public
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.rows import Column, Rows
+from mpc_ops.protocol.core.rows import Column, Rows, zero_bits
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, invert, public_like
 from mpc_ops.protocol.order.shuffle import compact
 from mpc_ops.protocol.relational.ordered import VALID, blank_rows
-from mpc_ops.protocol.relational.row_planes import zero_bits
 from mpc_ops.protocol.relational.small_domain import MAX_DOMAIN_BITS, domain_bytes, domain_sums
 from mpc_ops.ring.planes import to_planes
 

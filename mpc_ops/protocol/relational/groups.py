@@ -20,7 +20,7 @@ from mpc_ops.protocol.circuits.compare import flip_sign
 from mpc_ops.protocol.circuits.convert import bits_to_ring, values_to_ring
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps, together
-from mpc_ops.protocol.core.rows import Column, Rows
+from mpc_ops.protocol.core.rows import Column, Rows, zero_bits
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, invert, repeat_plane, ring_of, xor
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.protocol.order.shuffle import compact
@@ -44,7 +44,6 @@ from mpc_ops.protocol.relational.row_planes import (
     running_parity,
     running_sum,
     sum_steps,
-    zero_bits,
 )
 
 __all__ = ["VALID", "Aggregate", "Groups", "Summand", "distinct", "group_by", "summands"]

@@ -19,7 +19,7 @@ from mpc_ops.protocol.circuits.boolean import and_many, evaluate
 from mpc_ops.protocol.circuits.counts import take
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.rows import Column, Rows, stack
+from mpc_ops.protocol.core.rows import Column, Rows, stack, zeros_like
 from mpc_ops.protocol.core.shares import BooleanPlanes, invert, xor
 from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import VALID
@@ -30,7 +30,7 @@ from mpc_ops.protocol.relational.ordered import (
     same_as_next,
     spread,
 )
-from mpc_ops.protocol.relational.row_planes import next_rows, place_bits, zeros_like
+from mpc_ops.protocol.relational.row_planes import next_rows, place_bits
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables, any_row
 
 __all__ = ["HAS_FOREIGN", "HAS_PRIMARY", "JoinKind", "Joined", "join", "refuse_repeated", "require_unique"]

@@ -25,13 +25,13 @@ from mpc_ops.protocol.circuits.convert import planes_to_ring, ring_to_bits
 from mpc_ops.protocol.circuits.counts import on_every_row
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.rows import Column, Rows, stack, stack_columns
+from mpc_ops.protocol.core.rows import Column, Rows, stack, stack_columns, zero_bits, zeros_like
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, invert, public_like
 from mpc_ops.protocol.order.shuffle import compact
 from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import Key, ends_of, heads_of, put_back, same_as_next, spread
-from mpc_ops.protocol.relational.row_planes import multiply_all, public_flags, running_sum, zero_bits, zeros_like
+from mpc_ops.protocol.relational.row_planes import multiply_all, public_flags, running_sum
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables
 from mpc_ops.ring.planes import public_planes, to_planes
 

@@ -20,7 +20,7 @@ from mpc_ops.protocol.circuits.compare import equal
 from mpc_ops.protocol.circuits.convert import bits_to_ring
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps, together
-from mpc_ops.protocol.core.rows import Column, Rows, stack
+from mpc_ops.protocol.core.rows import Column, Rows, stack, zero_bits, zeros_like
 from mpc_ops.protocol.core.shares import (
     BooleanPlanes,
     RingVector,
@@ -41,8 +41,6 @@ from mpc_ops.protocol.relational.row_planes import (
     row_differences,
     running,
     shift_rows,
-    zero_bits,
-    zeros_like,
 )
 from mpc_ops.ring import RingArray
 from mpc_ops.ring.planes import public_planes

@@ -19,7 +19,7 @@ from mpc_ops.protocol.core.rows import Column
 from mpc_ops.protocol.core.shares import B, BooleanPlanes, R, and_public, rebuilt, xor, xor_public
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.ring import RingArray
-from mpc_ops.ring.planes import PlaneArray, clear_tail, to_planes, words_for
+from mpc_ops.ring.planes import PlaneArray, clear_tail, to_planes
 
 __all__ = [
     "first_row_then",
@@ -37,8 +37,6 @@ __all__ = [
     "sum_steps",
     "sum_with_next",
     "width_of_places",
-    "zero_bits",
-    "zeros_like",
 ]
 
 _WORD = 64
@@ -170,19 +168,6 @@ def place_bits(like: BooleanPlanes) -> BooleanPlanes:
     """Return the share of the public row positions 0, 1, 2, ...; width as `width_of_places`."""
     planes = to_planes(np.arange(like.count, dtype=np.uint64), width_of_places(like.count))
     return xor_public(rebuilt(like, np.zeros_like(planes), np.zeros_like(planes)), planes)
-
-
-def zero_bits(like: B, count: int) -> B:
-    """Return the share of `count` public zeros of the same kind and width."""
-    shape = (like.width, words_for(count))
-    return replace(like, count=count, first=np.zeros(shape, np.uint64), second=np.zeros(shape, np.uint64))
-
-
-def zeros_like(column: Column, count: int) -> Column:
-    """Return the share of `count` public zeros of the same kind, and width if it is Boolean."""
-    if isinstance(column, BooleanPlanes):
-        return zero_bits(column, count)
-    return replace(column, first=np.zeros(count, np.uint64), second=np.zeros(count, np.uint64))
 
 
 def multiply_all(stage: ComputeStage, pairs: Sequence[tuple[R, R]]) -> Steps[list[R]]:

@@ -19,7 +19,7 @@ from mpc_ops.protocol.circuits.convert import bits_to_ring
 from mpc_ops.protocol.circuits.products import segment_sums
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.rows import Column, Rows
+from mpc_ops.protocol.core.rows import Column, Rows, zero_bits
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, and_public, invert, xor
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.protocol.order.merge import merge_sorted
@@ -29,14 +29,7 @@ from mpc_ops.protocol.relational.dot_table import dot_table
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.joins import refuse_repeated
 from mpc_ops.protocol.relational.ordered import Key, blank_rows, same_as_next
-from mpc_ops.protocol.relational.row_planes import (
-    multiply_all,
-    next_rows,
-    plus_next,
-    public_flags,
-    sum_with_next,
-    zero_bits,
-)
+from mpc_ops.protocol.relational.row_planes import multiply_all, next_rows, plus_next, public_flags, sum_with_next
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables, any_row
 from mpc_ops.ring import RingArray
 

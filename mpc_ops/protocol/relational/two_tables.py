@@ -12,11 +12,11 @@ from mpc_ops.protocol.circuits.boolean import Circuit, evaluate
 from mpc_ops.protocol.circuits.compare import equal_public
 from mpc_ops.protocol.circuits.counts import any_unit, stacked
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.rows import Rows, stack_columns
+from mpc_ops.protocol.core.rows import Rows, stack_columns, zero_bits, zeros_like
 from mpc_ops.protocol.core.shares import BooleanPlanes, concat, invert, public_like
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.protocol.relational.ordered import Key, one_bit
-from mpc_ops.protocol.relational.row_planes import public_flags, zero_bits, zeros_like
+from mpc_ops.protocol.relational.row_planes import public_flags
 from mpc_ops.ring.planes import WORD_BITS, clear_tail, public_planes
 
 __all__ = ["KEY", "OWN", "TwoTables", "any_row"]
