@@ -28,7 +28,7 @@ from mpc_ops.protocol.core.flow import ActiveFlow
 from mpc_ops.protocol.core.opening import open_passive, open_to_all
 from mpc_ops.protocol.core.party import Party
 from mpc_ops.protocol.core.rows import Rows
-from mpc_ops.protocol.core.session import ActiveSession
+from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
 from mpc_ops.protocol.core.stage import ActiveStage, BarrierToken, ComputeStage, PassiveStage
 from mpc_ops.protocol.core.terms import SessionTerms
 from mpc_ops.protocol.order import row_parts, shuffle_tags
@@ -53,6 +53,7 @@ from tests.support.adversary import (
 )
 from tests.support.attacked import BATCHES, FLOW, LOGIC, PRODUCTS, SHUFFLE
 from tests.support.products import prove, views
+from tests.support.share_shifts import local_truncations, truncations_of
 from tests.support.sim import Owner, Simulation
 from tests.support.views import chi_square, not_uniform, repeated_bodies, used_twice, view_differences
 
@@ -376,6 +377,32 @@ def test_a_stream_counter_that_does_not_move(monkeypatch) -> None:
     assert used_twice(BATCHES, ["one"])
 
 
+class Forgets(set):
+    """Names of stages, none of which was ever used."""
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("kind", [ActiveSession, PassiveSession])
+def test_two_stages_of_one_name(kind) -> None:
+    """The name is in every context, and the numbers of streams begin anew: a second stage of a name has the first one's masks."""
+
+    def begin(session):
+        made = session.stage("one")
+        words = np.concatenate(made.streams("and", 4)).tolist()
+        made._phase = "closed"  # as behind its barrier
+        return words
+
+    session = kind(terms_of(0), keys_of(0))
+    first = begin(session)
+    with pytest.raises(LocalProtocolError, match="their own names") as caught:
+        session.stage("one")
+    assert caught.value.code == "STAGE_ORDER"
+    session._names = Forgets()
+    assert begin(session) == first, "what the name protects from"
+
+
 def test_messages_without_a_session_in_their_address(monkeypatch) -> None:
     """What was said in another session would be taken for this one's."""
     case = Case(LOGIC)
@@ -393,15 +420,61 @@ def test_messages_without_a_session_in_their_address(monkeypatch) -> None:
 # ------------------------------------------------------------------------------------------- truncation, tags mod 2^64
 
 
-def test_probabilistic_truncation_is_wrong_and_is_not_offered() -> None:
-    """Shifting components locally is off by one, or by 2^(64 - d); nothing in the package does it to shares."""
+ROUNDED = {
+    "circuits/counts.py:popcount_cost": (1, "a number of words, for a cost"),
+    "circuits/divide.py:_floor": (
+        2,
+        "quotients of components by an odd or even m; the wraps of the components are counted and corrected",
+    ),
+    "order/row_parts.py:_sorted_order": (1, "sort keys of a permutation that its holder draws alone"),
+    "order/shuffle.py:_move_scaled": (1, "places after their opening; the shares are exact multiples of that power"),
+    "order/shuffle_tags.py:matrix_tags": (1, "bits of a tag key over GF(2), where a shift drops no carry"),
+    "proofs/and_kernels.py:_look_up": (1, "bits of gate words, as places in a table"),
+    "proofs/and_kernels.py:fold_gates": (1, "the length of a piece"),
+    "proofs/ring_claim.py:carries": (
+        1,
+        "how often the sums wrap of what the prover alone holds: what it then proves",
+    ),
+    "proofs/ring_tables.py:TableView.carries": (1, "the same for tables"),
+    "relational/row_planes.py:_shift": (2, "rows move along a plane of bits: XOR shares, one bit a row"),
+    "relational/row_planes.py:_parity": (1, "the last bit of a plane's word: XOR shares"),
+    "relational/small_domain.py:_totals": (1, "a public number of a value"),
+}
+"""Every right shift in the protocols, and every division of a component: how many, and of what."""
+
+
+def test_probabilistic_truncation_is_wrong_and_nothing_does_it() -> None:
+    """Shifting components locally is off by one, or by 2^(64 - d); no line of the protocols does it to additive shares."""
     shares = share_ring([5 << 16, -(5 << 16), 1], rng=random.Random(1))
     parts = [shares[0].first, shares[1].first, shares[2].first]
     total = sum(part >> np.uint64(16) for part in parts)
     assert total.tolist() != [5, 2**64 - 5, 0]
-    package = Path(stage.__file__).parent
-    text = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
-    assert not re.search(r"def \w*(trunc_pr|probabilistic)\w*", text)
+    package = Path(stage.__file__).parents[1]
+    assert package.name == "protocol"
+    assert local_truncations(package) == {place: count for place, (count, _) in ROUNDED.items()}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "return ring_of(stage, x.first >> np.uint64(16), x.second >> np.uint64(16))",
+        "return replace(x, first=x.first // 2, second=x.second // 2)",
+        "first = x.first.copy()\n    first //= 65536",
+        "first = x.first.copy()\n    first >>= np.uint64(1)",
+        "return [np.right_shift(part, 16) for part in (x.first, x.second)]",
+        "return [part // 65536 for part in (x.first, x.second)]",
+        "both = [x.first, x.second]\n    return [np.floor_divide(part, 4) for part in both]",
+        "return [_half(part) for part in (x.first, x.second)]",
+        "return [divmod(part, 4)[0] for part in x.words()[:1] + (x.second,)]",
+        "shift = np.right_shift\n    return shift(x.first, 1)",
+        "return wide.shift_right(x, 16)",
+        "return values // np.uint64(16)",
+    ],
+)
+def test_a_truncation_that_somebody_adds_is_seen(line: str) -> None:
+    helper = "def _half(values):\n    return values // 2\n\n\n"
+    assert truncations_of(f"{helper}def truncated(stage, x, values):\n    {line}\n").total() >= 1
+    assert not truncations_of(f"{helper}def sized(x):\n    return len(x.first) // 2 + x.second.shape[0] // 64\n")
 
 
 def test_tags_modulo_the_ring_itself() -> None:
