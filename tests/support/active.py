@@ -15,7 +15,14 @@ from mpc_ops.protocol.core.flow import ActiveFlow, PassiveFlow
 from mpc_ops.protocol.core.opening import open_to_all
 from mpc_ops.protocol.core.party import Address, Message, Party
 from mpc_ops.protocol.core.session import ActiveSession, PassiveSession
-from mpc_ops.protocol.core.shares import BooleanShare, PassiveBooleanShare, PassiveRingShare, RingShare
+from mpc_ops.protocol.core.shares import (
+    BooleanShare,
+    CounterShare,
+    PassiveBooleanShare,
+    PassiveCounterShare,
+    PassiveRingShare,
+    RingShare,
+)
 from mpc_ops.protocol.core.stage import ActiveStage
 from mpc_ops.protocol.core.terms import DEFAULT_LIMIT_BYTES, PartyKeys, SessionTerms
 from mpc_ops.protocol.proofs.and_kernels import BlockLayout, Side, pad_words
@@ -163,10 +170,14 @@ def run_flow(program: Callable, *, security: str = "active", **options) -> Outco
     return run(whole, **options)
 
 
-def as_passive(share: BooleanShare | RingShare) -> PassiveBooleanShare | PassiveRingShare:
+def as_passive(
+    share: BooleanShare | RingShare | CounterShare,
+) -> PassiveBooleanShare | PassiveRingShare | PassiveCounterShare:
     """The same components as a share of a passive session."""
     if isinstance(share, RingShare):
         return PassiveRingShare(share.session, share.party, share.first, share.second)
+    if isinstance(share, CounterShare):
+        return PassiveCounterShare(share.session, share.party, share.first, share.second)
     return PassiveBooleanShare(share.session, share.party, share.count, share.first, share.second)
 
 
@@ -190,6 +201,16 @@ def share_ring(values: Sequence[int], seed: object = "s", rng: random.Random | N
     parts.append(plain - parts[0] - parts[1])
     sid = terms_of(0, seed).sid
     return [RingShare(sid, party, parts[party], parts[(party + 1) % 3]) for party in range(3)]
+
+
+def share_counters(values: Sequence[int], seed: object = "s", rng: random.Random | None = None) -> list[CounterShare]:
+    """A fresh sharing over Z_2^32 by position, for a session of that seed."""
+    generator = np.random.default_rng((rng or random).getrandbits(63))
+    plain, mask = np.array([value % (1 << 32) for value in values], dtype=np.uint64), np.uint64((1 << 32) - 1)
+    parts = [generator.integers(0, 1 << 32, plain.shape, dtype=np.uint64) for _ in range(2)]
+    parts.append((plain - parts[0] - parts[1]) & mask)
+    sid = terms_of(0, seed).sid
+    return [CounterShare(sid, party, parts[party], parts[(party + 1) % 3]) for party in range(3)]
 
 
 class TinyField(PrimeField):

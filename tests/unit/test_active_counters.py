@@ -10,7 +10,7 @@ import pytest
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.circuits.counters import bits_to_counters, multiply_counters
 from mpc_ops.protocol.circuits.products import multiply
-from mpc_ops.protocol.core.shares import CounterShare, CounterVector, PassiveCounterShare
+from mpc_ops.protocol.core.shares import CounterShare, CounterVector
 from mpc_ops.protocol.proofs.ring_claim import RING_32, check_bound, log2_bound
 from tests.support.active import (
     as_passive,
@@ -19,8 +19,8 @@ from tests.support.active import (
     run_active,
     run_flow,
     share_bits,
+    share_counters,
     share_ring,
-    terms_of,
 )
 
 TOP = (1 << 32) - 1
@@ -28,14 +28,9 @@ X = [0, 1, 7, TOP, 1 << 31, 123_456_789]
 Y = [5, TOP, 9, TOP, 3, 987_654_321]
 
 
-def counters(values, security="active", seed="s"):
-    generator = np.random.default_rng(random.randrange(1 << 30))
-    plain = np.array(values, dtype=np.uint64)
-    parts = [generator.integers(0, 1 << 32, len(values), dtype=np.uint64) for _ in range(2)]
-    parts.append((plain - parts[0] - parts[1]) & np.uint64(TOP))
-    kind = CounterShare if security == "active" else PassiveCounterShare
-    sid = terms_of(0, seed).sid
-    return [kind(sid, party, parts[party], parts[(party + 1) % 3]) for party in range(3)]
+def counters(values, security="active"):
+    shares = share_counters(values)
+    return shares if security == "active" else [as_passive(share) for share in shares]
 
 
 @pytest.mark.parametrize("security", ["active", "passive"])
