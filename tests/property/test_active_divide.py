@@ -157,7 +157,7 @@ def test_division_by_a_public_number_costs_what_its_docstring_says(divisor, coun
     ands = 4 * width - 9 - math.ceil(math.log2(width - 2))
     words = -(-count // 64)
     floor = 12 + depth(width), 8 * words * (245 + 4 * ands) + 96 * count
-    nearest = floor[0] + depth(width) + 4, floor[1] + 8 * words * (2 * ands + 2) + 16 * count
+    nearest = floor[0] + depth(width) + 3, floor[1] + 8 * words * (2 * ands + 1) + 16 * count
     for rounding, (rounds, sent) in (("floor", floor), ("half_even", nearest)):
 
         def program(flow, rounding=rounding):

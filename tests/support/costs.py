@@ -96,10 +96,10 @@ class Opening:
 
 @dataclass(frozen=True)
 class Cost:
-    """Parts with openings between them."""
+    """Parts with openings between them; None is a barrier without an opening."""
 
     parts: tuple[Part, ...] = (Part(),)
-    openings: tuple[Opening, ...] = ()
+    openings: tuple[Opening | None, ...] = ()
 
     def __add__(self, other: Cost) -> Cost:
         last, first = self.parts[-1], other.parts[0]
@@ -116,12 +116,13 @@ class Cost:
 
     def total(self, *, active: bool) -> tuple[int, list[int]]:
         """Rounds, and bytes by position; an active session ends with a barrier."""
-        rounds, sent = len(self.openings), [0, 0, 0]
+        openings = [one for one in self.openings if one is not None]
+        rounds, sent = len(openings), [0, 0, 0]
         for part in self.parts:
             more, proofs = part.barrier() if active else (0, 0)
             rounds += part.rounds + more
             sent = [one + mine + proofs for one, mine in zip(sent, part.sent, strict=True)]
-        for opening in self.openings:
+        for opening in openings:
             for party in range(3):
                 sent[party] += 8 * opening.words * ((party + 1) % 3 in opening.to)
                 sent[party] += 32 * (active and opening.words > 0 and (party - 1) % 3 in opening.to)
@@ -168,6 +169,11 @@ def message(*sent: int, rounds: int = 1) -> Cost:
 def opening(*sizes: int, to: tuple[int, ...] = (0, 1, 2)) -> Cost:
     """An opening of shares of so many words."""
     return Cost((Part(), Part()), (Opening(sum(sizes), to),))
+
+
+def barrier() -> Cost:
+    """The end of a stage without an opening."""
+    return Cost((Part(), Part()), (None,))
 
 
 # --------------------------------------------------------------------------------------- circuits: ANDs per value and depth

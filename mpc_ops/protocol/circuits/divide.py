@@ -22,11 +22,19 @@ import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.circuits.boolean import Circuit, evaluate, mux
-from mpc_ops.protocol.circuits.compare import arithmetic_bits, difference, less, most_significant_bit, negative, wraps
+from mpc_ops.protocol.circuits.compare import (
+    arithmetic_bits,
+    difference,
+    equal_public,
+    less,
+    most_significant_bit,
+    negative,
+    wraps,
+)
 from mpc_ops.protocol.circuits.convert import bits_to_ring, planes_to_ring, values_to_ring
 from mpc_ops.protocol.circuits.counts import side_by_side
 from mpc_ops.protocol.circuits.products import multiply, times_public
-from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.party import Steps, together
 from mpc_ops.protocol.core.shares import (
     BooleanPlanes,
     RingVector,
@@ -34,9 +42,9 @@ from mpc_ops.protocol.core.shares import (
     concat,
     invert,
     public_like,
+    repeat_plane,
     ring_of,
 )
-from mpc_ops.protocol.core.shares import xor as xor_shares
 from mpc_ops.protocol.core.stage import ComputeStage
 
 __all__ = ["MAX_DIVISOR", "Rounding", "divide_bits", "divide_public", "divide_shared", "quotient", "truncate"]
@@ -74,9 +82,9 @@ def divide_public(
         Share of the quotients mod 2^64, shape (n,).
 
     Rounds: floor 12 + d, with w = bits of 5 m plus a sign and d = 2 + ceil(log2(w - 2)) the depth of a comparison; half-even
-        d + 4 more. None for m = 1.
-    Sent: bytes per party for n values and k = ceil(n/64): floor 8 k (245 + 4 s) + 96 n, where s are the ANDs of
-        `most_significant_bit` at width w; half-even 8 k (2 s + 2) + 16 n more.
+        d + 3 more. None for m = 1 or no value.
+    Sent: bytes per party for n values and k = ceil(n/64): floor 8 k (245 + 4 s) + 96 n, where s = 4 w - 9 - ceil(log2(w - 2))
+        are the ANDs of `most_significant_bit` at width w; half-even 8 k (2 s + 1) + 16 n more.
     Security: as `multiply` and AND: gates are logged and proven in an active stage.  Leaks: n and m.
 
     Raises:
@@ -133,18 +141,17 @@ def _nearest(
     below: Circuit[BooleanPlanes, BooleanPlanes],
     odd: Circuit[BooleanPlanes, BooleanPlanes],
 ) -> Circuit[BooleanPlanes, BooleanPlanes]:
-    """Return above OR (neither above nor below, AND odd)."""
+    """Return whether to round up: an even floor if the rest is above the half, an odd one if it is not below."""
     found: list[BooleanPlanes] = yield from side_by_side([above, below, odd])
     more, less_, one = found
-    (other,) = yield [(invert(less_), one)]
-    (tie,) = yield [(invert(more), other)]
-    return xor_shares(more, tie)
+    result = yield from mux(one, invert(less_), more)
+    return result
 
 
 def truncate(stage: ComputeStage, x: RingVector, bits: int) -> Steps[RingVector]:
     """Return floor(x / 2^bits) of signed values, |x| < 2^62: exact truncation of fixed-point products.
 
-    Rounds, bytes, security, errors: as `divide_public` with m = 2^bits, 0 <= bits <= 58.
+    Rounds, bytes, security, errors: as `divide_public` with m = 2^bits, 0 <= bits <= 58, rounding `floor`.
     """
     if not 0 <= bits < MAX_DIVISOR.bit_length():
         raise LocalProtocolError("DIVISOR_INVALID", "a number of bits is out of range", got=bits)
@@ -157,7 +164,7 @@ def quotient(
 ) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes]]:
     """Return (floor(a / b), a mod b) of unsigned values; where b is 0 the quotient is all ones and the rest is a's low bits.
 
-    ANDs per value: v times (those of `difference` at u + 1 bits, and u) for v bits of a and u bits of b. Depth: v times
+    ANDs per value: v times (those of `compare.difference` at u + 1 bits, and u) for v bits of a and u bits of b. Depth: v times
     (2 + ceil(log2(u + 1))).
     """
     divisor = concat([denominator, _zero_plane(denominator)])
@@ -184,7 +191,10 @@ def divide_bits(
 ) -> Steps[tuple[BooleanPlanes, BooleanPlanes]]:
     """Return (floor(a / b), a mod b) of unsigned bit-plane shares; see `quotient` for depth, ANDs and b = 0.
 
-    Rounds: the depth.  Sent: 8 bytes per AND and 64 values.  Security: as AND.  Leaks: n and both widths.
+    Rounds: the depth, none for no value.  Sent: 8 ceil(n/64) bytes per AND.  Security: as AND.  Leaks: n and both widths.
+
+    Raises:
+        LocalProtocolError: PLANES_INVALID for other lengths or no bits; SHARE_FOREIGN, STAGE_ORDER.
     """
     if numerator.count != denominator.count or not numerator.width or not denominator.width:
         raise LocalProtocolError("PLANES_INVALID", "only shares of one length can be divided", ids=stage.ids())
@@ -209,8 +219,10 @@ def divide_shared(
     Returns:
         (share of the quotients mod 2^64, 0 where b is 0; bit that is 1 where b is not 0).
 
-    Rounds and bytes: those of the sign (8 rounds, 241 ANDs), one product, A2B of both, `divide_bits`, the rounding and B2A
-        of v + 1 bits, one product; see docs of each. Dominated by v (2 + ceil(log2(u + 1))) rounds.
+    Rounds: floor 15 + a(v) + v (2 + ceil(log2(u + 1))), with a(v) the depth of `compare.arithmetic_bits`; half-even
+        1 + ceil(log2(u + 1)) more.
+    Sent: bytes per party for n values and k = ceil(n/64): floor 8 k (241 + A(u) + A(v) + q + u - 1 + v) + (32 + 16 v) n, with A the
+        ANDs of `compare.arithmetic_bits` and q those of `quotient`; half-even 8 k (3 u + 2 - ceil(log2(u + 1))) + 16 n more.
     Security: as `multiply` and AND.  Leaks: n and the widths.
     """
     check_ring_share(stage, numerator)
@@ -220,34 +232,31 @@ def divide_shared(
         raise LocalProtocolError(
             "DIVISOR_INVALID", "widths are 1 to 62, and there is a divisor per value", ids=stage.ids()
         )
-    (sign,) = yield from evaluate(stage, "sign", [negative(numerator)])
+    # The divisor's bits are there before they are wanted: they share the rounds of the sign.
+    sign, bottom = yield from evaluate(stage, "sign", [negative(numerator), arithmetic_bits(denominator, u)])
     flag = yield from bits_to_ring(stage, sign)
     factor = flag.plus(flag).negated().plus_public(_full(flag, 1))
     magnitude = yield from multiply(stage, numerator, factor)
-    top, bottom = yield from evaluate(stage, "bits", [arithmetic_bits(magnitude, v), arithmetic_bits(denominator, u)])
-    parts = yield from evaluate(stage, "divide", [_rounded(top, bottom, rounding)])
-    whole, up, known = parts[0]
-    bits = yield from values_to_ring(stage, concat([whole, _zero_plane(whole)]))
-    extra = yield from planes_to_ring(stage, concat([up, known]))
-    size = numerator.count
-    magnitude = bits.plus(extra[:size])
-    signed = yield from multiply(stage, magnitude, factor)
-    result = yield from multiply(stage, signed, extra[size:])
+    (top,) = yield from evaluate(stage, "bits", [arithmetic_bits(magnitude, v)])
+    ((whole, known),) = yield from evaluate(stage, "divide", [_rounded(top, bottom, rounding)])
+    magnitude, *more = yield from together(
+        values_to_ring(stage, whole[:v]), *([bits_to_ring(stage, whole[v:])] if whole.width > v else [])
+    )
+    for up in more:
+        magnitude = magnitude.plus(up)
+    result = yield from multiply(stage, magnitude, factor)
     return result, known
 
 
 def _rounded(
     top: BooleanPlanes, bottom: BooleanPlanes, rounding: Rounding
-) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes, BooleanPlanes]]:
-    """Return (floor quotient, whether to round up, whether the divisor is not 0)."""
-    zero = public_like(bottom, np.zeros_like(bottom.first))
-    whole, rest = yield from quotient(top, bottom)
-    known = yield from less(zero, bottom)
-    if rounding == "floor":
-        return whole, _zero_plane(whole), known
-    # Nearest: twice the rest against the divisor, in one more bit; both strict comparisons, then the tie.
-    twice, wide = concat([_zero_plane(rest), rest]), concat([bottom, _zero_plane(bottom)])
-    above, below = yield from side_by_side([less(wide, twice), less(twice, wide)])
-    (even_tie,) = yield [(invert(below), whole.plane(0))]
-    (tie,) = yield [(invert(above), even_tie)]
-    return whole, xor_shares(above, tie), known
+) -> Circuit[BooleanPlanes, tuple[BooleanPlanes, BooleanPlanes]]:
+    """Return (floor quotient, above it whether to round up if that is asked for; whether the divisor is not 0: else all is 0)."""
+    (whole, rest), none = yield from side_by_side([quotient(top, bottom), equal_public(bottom, 0)])
+    known = invert(none)
+    if rounding == "half_even":
+        # To the nearest, ties to even: twice the rest, plus 1 if the quotient is odd, is above the divisor.
+        up = yield from less(concat([bottom, _zero_plane(bottom)]), concat([whole.plane(0), rest]))
+        whole = concat([whole, up])
+    (kept,) = yield [(repeat_plane(known, whole.width), whole)]
+    return kept, known

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.core.party import Steps
-from mpc_ops.protocol.core.shares import RingVector, ring_of
+from mpc_ops.protocol.core.shares import RingVector, ring_of, ring_zero
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.ring import LANE_BYTES, RingArray, as_body, check_ring, from_body
 
@@ -45,6 +45,8 @@ def input_of_all(stage: ComputeStage, values: RingArray, counts: Sequence[int]) 
     if len(counts) != 3 or min(counts) < 0:
         raise LocalProtocolError("RING_LENGTH", "a number of values for each of three positions", got=len(counts))
     check_ring(values, counts[party])
+    if not any(counts):
+        return [ring_zero(stage, 0) for _ in range(3)]
     first, second = stage.streams("own-input", max(counts))
     own = values - second[: counts[party]]
     inbound = yield from stage.exchange("own-input", to_prev=as_body(own), expect_next=LANE_BYTES * counts[after])
