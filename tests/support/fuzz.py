@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from mpc_ops.errors import ComityError
+from tests.support.decoders import FUZZED
 
-__all__ = ["Crash", "Target", "fuzz", "mutants"]
+__all__ = ["Crash", "Target", "fuzz", "mutants", "reached"]
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -178,8 +185,29 @@ def _try_measured(target: Target, data: bytes) -> None:
         raise Crash(target.name, f"{peak >> 20} MiB of memory", data)
 
 
+def reached(target: Target) -> set[str]:
+    """Give a decoder its good samples, which must pass; return what ran of the packages, as tests.support.decoders names it."""
+    seen: set[CodeType] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            seen.add(frame.f_code)
+
+    for turn_on in (threading.setprofile, sys.setprofile):
+        turn_on(note)
+    try:
+        for sample in target.samples[: 1 if target.slow else None]:
+            target.decode(sample)
+    finally:
+        for turn_off in (threading.setprofile, sys.setprofile):
+            turn_off(None)
+    mine = [code for code in seen if code.co_filename.startswith(f"{ROOT}/")]
+    names = {code: code.co_qualname.replace(".<locals>", "") for code in mine}
+    return {f"{Path(code.co_filename).relative_to(ROOT).as_posix()}:{name}" for code, name in names.items()}
+
+
 def fuzz(target: Target, *, runs: int, seconds: float | None = None, seed: object = 0) -> int:
-    """Give a decoder strange bytes; return how many. Every good sample must pass first.
+    """Give a decoder strange bytes; return how many. Every good sample must pass first, through what is said to be fuzzed.
 
     Args:
         target: the decoder.
@@ -190,8 +218,9 @@ def fuzz(target: Target, *, runs: int, seconds: float | None = None, seed: objec
     Raises:
         Crash: with the bytes.
     """
-    for sample in target.samples[: 1 if target.slow else None]:
-        target.decode(sample)
+    ran = reached(target)
+    missed = set(FUZZED.get(target.name, ())) - ran
+    assert not missed, f"{target.name} does not reach {missed}"
     end = None if seconds is None else time.monotonic() + seconds
     pool = pa.default_memory_pool()
     done = 0
