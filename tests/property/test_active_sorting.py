@@ -211,7 +211,7 @@ def test_the_plan_orders_every_ranking(pivots):
             plan = QuickPlan(count, pivots)
             while (pairs := plan.pairs()) is not None:
                 left, right = pairs.block(0, len(pairs))
-                plan.take(rank[left] < rank[right])
+                plan.take(rank[plan.order[left]] < rank[plan.order[right]])
             assert np.array_equal(rank[plan.order], np.arange(count))
             assert plan.levels <= max(1, 2 * count.bit_length() + 2)
 
@@ -222,7 +222,7 @@ def test_levels_and_comparisons_are_about_those_of_the_table():
         plan = QuickPlan(len(rank), pivots)
         while (pairs := plan.pairs()) is not None:
             left, right = pairs.block(0, len(pairs))
-            plan.take(rank[left] < rank[right])
+            plan.take(rank[plan.order[left]] < rank[plan.order[right]])
         assert abs(plan.comparisons / len(rank) / comparisons - 1) < 0.05
         assert abs(plan.levels - levels) <= 1
 
@@ -234,5 +234,5 @@ def test_the_plan_is_part_of_the_protocol(pivots, expected):
     plan = QuickPlan(len(rank), pivots)
     while (pairs := plan.pairs()) is not None:
         left, right = pairs.block(0, len(pairs))
-        plan.take(rank[left] < rank[right])
+        plan.take(rank[plan.order[left]] < rank[plan.order[right]])
     assert (plan.comparisons, plan.levels) == expected

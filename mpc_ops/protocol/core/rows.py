@@ -179,8 +179,9 @@ def put_picked(out: PlaneArray, values: NDArray[np.unsignedinteger], index: AnyI
         index: shape (m,).
     """
     for start in range(0, len(index), _PICKED_ROWS):
-        # Mode `clip` spares numpy a second copy of what it takes; the positions are within the column.
-        taken = np.take(values, index[start : start + _PICKED_ROWS], mode="clip").astype(np.uint64, copy=False)
+        # Numpy takes by 64-bit indices. Mode `clip` spares it a second copy; the positions are within the column.
+        part = index[start : start + _PICKED_ROWS].astype(np.int64, copy=False)
+        taken = np.take(values, part, mode="clip").astype(np.uint64, copy=False)
         out[:, start // WORD_BITS : start // WORD_BITS + words_for(len(taken))] = to_planes(taken, len(out))
 
 

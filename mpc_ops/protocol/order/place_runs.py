@@ -6,11 +6,12 @@ A level of a quicksort names several times as many places as there are rows, whi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Index", "PlaceRuns", "Places", "ranges"]
+__all__ = ["Index", "PlaceRuns", "Places", "picked", "ranges"]
 
 Index = NDArray[np.int64]
 Places = NDArray[np.int32]
@@ -53,17 +54,17 @@ class PlaceRuns:
             places += np.arange(start, stop, dtype=np.int64)
             yield slice(start, stop), runs, lengths, places
 
-    def taken(self, rows: Places) -> Places:
-        """Return the rows at all places."""
+    def written(self) -> Places:
+        """Return all places, shape (count,)."""
         out = np.empty(self.count, dtype=np.int32)
         for part, _, _, places in self.pieces():
-            out[part] = rows[places]
+            out[part] = np.arange(places.start, places.stop) if isinstance(places, slice) else places
         return out
 
-    def put(self, rows: Places, values: Places) -> None:
-        """Write values to all places of `rows`."""
+    def put(self, column: Places, values: Places) -> None:
+        """Write values, shape (count,), to all places of a column."""
         for part, _, _, places in self.pieces():
-            rows[places] = values[part]
+            column[places] = values[part]
 
 
 def ranges(starts: Index, lengths: Index) -> Index:
@@ -72,4 +73,14 @@ def ranges(starts: Index, lengths: Index) -> Index:
     total = int(ends[-1]) if len(ends) else 0
     out: Index = np.repeat(starts - (ends - lengths), lengths)
     out += np.arange(total, dtype=np.int64)
+    return out
+
+
+def picked(column: NDArray[Any], places: Places) -> NDArray[Any]:
+    """Return the values at places of a column, which the caller has made, in pieces: numpy takes by 64-bit indices."""
+    out = np.empty(len(places), dtype=column.dtype)
+    for start in range(0, len(places), _PIECE):
+        part = slice(start, start + _PIECE)
+        # Mode `clip` spares numpy a second copy of what it takes.
+        np.take(column, places[part].astype(np.int64), out=out[part], mode="clip")
     return out

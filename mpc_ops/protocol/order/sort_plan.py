@@ -28,12 +28,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc_ops.errors import Abort, LocalProtocolError
-from mpc_ops.protocol.order.place_runs import Index, PlaceRuns, Places, ranges
+from mpc_ops.protocol.order.place_runs import Index, PlaceRuns, Places, picked, ranges
 
 __all__ = ["MAX_PIVOTS", "MAX_ROWS", "Pairs", "Places", "QuickPlan"]
 
@@ -101,14 +102,14 @@ class _Level:
 
 
 class Pairs:
-    """The rows that a level compares, made piece by piece: the comparisons are more than the rows.
+    """The places whose rows a level compares, made piece by piece: the comparisons are more than the rows.
 
     Attributes:
         count: number of comparisons.
     """
 
-    def __init__(self, order: Places, level: _Level, counts: Sequence[int]) -> None:
-        self._order, self._level = order, level
+    def __init__(self, level: _Level, counts: Sequence[int]) -> None:
+        self._level = level
         self._bounds = list(accumulate(counts, initial=0))
         self.count = self._bounds[-1]
         self._made: tuple[int, tuple[Index, PlaceRuns]] | None = None
@@ -117,7 +118,7 @@ class Pairs:
         return self.count
 
     def block(self, start: int, stop: int) -> tuple[Places, Places]:
-        """Return the rows (left, right) of comparisons start .. stop - 1; only before the level's bits are taken."""
+        """Return the places (left, right) of comparisons start .. stop - 1; they hold until the level's bits are taken."""
         stop = min(stop, self.count)
         left, right = np.empty(stop - start, dtype=np.int32), np.empty(stop - start, dtype=np.int32)
         for number, (low, high) in enumerate(pairwise(self._bounds)):
@@ -125,8 +126,8 @@ class Pairs:
                 one, runs = self._section(number)
                 for part, which, lengths, places in runs.pieces(max(start, low) - low, min(stop, high) - low):
                     here = slice(part.start + low - start, part.stop + low - start)
-                    left[here] = np.repeat(self._order[one[which]], lengths)
-                    right[here] = self._order[places]
+                    left[here] = np.repeat(one[which], lengths)
+                    right[here] = np.arange(places.start, places.stop) if isinstance(places, slice) else places
         return left, right
 
     def _section(self, number: int) -> tuple[Index, PlaceRuns]:
@@ -139,19 +140,23 @@ class Pairs:
 class QuickPlan:
     """Quicksort of `count` rows in random order.
 
+    Rows are moved to their places level by level, so that those which are compared with each other stand near each other.
+
     Attributes:
         order: row at each place; final when `pairs` returns nothing.
         levels: levels so far.
         comparisons: comparisons so far.
     """
 
-    def __init__(self, count: int, pivots: int) -> None:
+    def __init__(self, count: int, pivots: int, columns: Sequence[NDArray[Any]] = ()) -> None:
+        """Begin; `columns` hold a value for each row, shape (count,), and are moved in place as the rows are."""
         if not 1 <= pivots <= MAX_PIVOTS or count > MAX_ROWS:
             raise LocalProtocolError(
                 "ROWS_INVALID", "too many rows, or another number of pivots than 1 to 15", got=count
             )
         self._pivots = pivots
         self.order: Places = np.arange(count, dtype=np.int32)
+        self._columns = [self.order, *columns]
         self._goal = count * _UNIT
         self._pace = isqrt(isqrt((1 + pivots) ** 3 * _UNIT**4))
         self.levels = self.comparisons = 0
@@ -179,7 +184,7 @@ class QuickPlan:
         self._level = level, counts
         self.levels += 1
         self.comparisons += sum(counts)
-        return Pairs(self.order, level, counts)
+        return Pairs(level, counts)
 
     def take(self, less: Bits) -> None:
         """Take the bits "left row's key < right row's key" of the pairs, and split the segments.
@@ -192,6 +197,8 @@ class QuickPlan:
             raise LocalProtocolError("ROWS_INVALID", "other comparison bits than the level's", got=less.shape)
         level, counts = self._level
         self._level = None
+        # For each place, where its next row stands now.
+        source: Places = np.arange(len(self.order), dtype=np.int32)
         reached = list(accumulate(counts, initial=0))[:-1]
         found: list[tuple[Index, Index, Index]] = []
         for low in range(0, len(level.start), _SEGMENTS):
@@ -200,25 +207,24 @@ class QuickPlan:
             for section, count in enumerate(part.counts(len(counts) - 1)):
                 bits.append(less[reached[section] : reached[section] + count])
                 reached[section] += count
-            found.append(self._split(part, *bits))
+            ranked, pivot = self._ranked(part, bits.pop(0))
+            found.append(self._arrange(part, ranked, pivot, self._buckets(part, bits), source))
         self._start, self._size, self._known = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-
-    def _split(self, level: _Level, inner: Bits, *against: Bits) -> tuple[Index, Index, Index]:
-        base = np.cumsum(level.sample) - level.sample
-        ranked, pivot = self._ranked(level, base, inner)
-        return self._arrange(level, ranked, pivot, self._buckets(level, against))
+        for column in self._columns:
+            column[:] = picked(column, source)
 
     @staticmethod
-    def _ranked(level: _Level, base: Index, less: Bits) -> tuple[Index, Bits]:
+    def _ranked(level: _Level, less: Bits) -> tuple[Index, Bits]:
         """Return the members' slots in the order of their keys, segment after segment, and which of these are pivots."""
+        base = np.cumsum(level.sample) - level.sample
         members = int(level.sample.sum())
         rank = np.zeros(members, dtype=np.int64)
         slots = np.arange(members, dtype=np.int64)
         left, runs = level.inner(base)
         for part, which, lengths, right in runs.pieces():
             bits = less[part]
-            rank += np.bincount(slots[right][bits], minlength=members)
-            rank += np.bincount(np.repeat(left[which], lengths)[~bits], minlength=members)
+            rank += np.bincount(np.compress(bits, slots[right]), minlength=members)
+            rank += np.bincount(np.compress(~bits, np.repeat(left[which], lengths)), minlength=members)
         known = np.repeat(level.known > 0, level.sample)
         ranked = np.full(members, -1, dtype=np.int64)
         # Known rows stand in their order.
@@ -246,8 +252,9 @@ class QuickPlan:
                 below[np.repeat(has, level.rest)] += less.view(np.uint8)
         return below
 
+    @staticmethod
     def _arrange(
-        self, level: _Level, ranked: Index, pivot: Bits, bucket: NDArray[np.uint8]
+        level: _Level, ranked: Index, pivot: Bits, bucket: NDArray[np.uint8], source: Places
     ) -> tuple[Index, Index, Index]:
         """Put each segment's rows in the order bucket, pivot, bucket, ..., known rows first in a bucket; return the new segments.
 
@@ -266,14 +273,14 @@ class QuickPlan:
         total = known + others + 1 - last
         place = np.cumsum(total) - total
         place += np.repeat(level.start - place[base], groups)
-        members = PlaceRuns(level.start, level.sample).taken(self.order)[ranked]
-        rest = PlaceRuns(level.start + level.sample, level.rest).taken(self.order)
-        self.order[ranges(place, known)] = members[~pivot]
-        self.order[(place + known + others)[last == 0]] = members[pivot]
+        members = ranges(level.start, level.sample)[ranked]
+        rest = PlaceRuns(level.start + level.sample, level.rest).written()
+        source[ranges(place, known)] = members[~pivot]
+        source[(place + known + others)[last == 0]] = members[pivot]
         for value in range(int(level.pivots.max()) + 1):
             # A bucket's rows keep their order, segment after segment.
             group = (base + value)[level.pivots >= value]
-            PlaceRuns((place + known)[group], others[group]).put(self.order, rest[bucket == value])
+            PlaceRuns((place + known)[group], others[group]).put(source, np.compress(bucket == value, rest))
         unsorted = (others > 0) & (known + others > 1)
         return place[unsorted], (known + others)[unsorted], known[unsorted]
 

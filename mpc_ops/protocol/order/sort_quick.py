@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.boolean import Circuit, evaluate
 from mpc_ops.protocol.circuits.compare import less
 from mpc_ops.protocol.core.flow import Flow
 from mpc_ops.protocol.core.opening import BitWords
-from mpc_ops.protocol.core.party import Steps, together
+from mpc_ops.protocol.core.party import Steps
 from mpc_ops.protocol.core.rows import AnyIndex, Rows, put_picked
 from mpc_ops.protocol.core.shares import BooleanPlanes, boolean_of, public_like
 from mpc_ops.protocol.order.shuffle import shuffle
@@ -22,10 +22,12 @@ from mpc_ops.ring.planes import MAX_WIDTH, WORD_BITS, PlaneArray, from_planes, w
 
 __all__ = ["LEAST_BLOCK", "NUMBER", "KeyWords", "block_size", "compared", "opened_bits", "quick_order", "quick_sort"]
 
-LEAST_BLOCK = 1 << 17
+LEAST_BLOCK = 1 << 18
 """Comparisons of a block, at least, times (1 + pivots) / 2: who takes more pivots wants fewer rounds, and gives memory for them."""
-_BLOCKS = 8
+_BLOCKS = 4
 """With one pivot a block has at least this part of the rows, twice as much with more, so that a level has a bounded number of blocks."""
+_LATE = 2
+"""Rounds between blocks. The first two steps hold most of a block's planes: so no two blocks are in them at the same time."""
 
 
 def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> Steps[Rows]:
@@ -49,13 +51,14 @@ def quick_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey], pivots: int) -> 
     words = KeyWords(parts)
     order = yield from quick_order(flow, words, pivots)
     columns = dict(Rows(rest).pick(order.astype(np.int64)).columns) if rest else {}
+    del rest, order
     number = max(1, (rows.count - 1).bit_length())
-    columns |= plain_columns(words.planes(flow, order, number), rows, keys)
+    columns |= plain_columns(words.all_planes(flow)[number:], rows, keys)
     return Rows({name: columns[name] for name in rows.names})
 
 
 def quick_order(flow: Flow, words: KeyWords, pivots: int) -> Steps[Places]:
-    """Return the public order of rows by keys that are all different and stand in a secret random order.
+    """Put keys that are all different and stand in a secret random order in order, and return the public order of their rows.
 
     Rounds: for each level those of `compared` with blocks of `block_size`, and those of one opening.
     Sent: for each level those of `compared`, and the opening of one bit for each comparison.
@@ -63,7 +66,7 @@ def quick_order(flow: Flow, words: KeyWords, pivots: int) -> Steps[Places]:
     Security: as `less` and `flow.open`.
     Leaks: the order of the rows that it is given, which says nothing if they were shuffled and no two keys are equal.
     """
-    plan = QuickPlan(words.count, pivots)
+    plan = QuickPlan(words.count, pivots, words.columns)
     while (pairs := plan.pairs()) is not None:
         size = block_size(words.count, pivots)
         bits = yield from compared(flow, f"level{plan.levels}", words, pairs, size)
@@ -103,33 +106,31 @@ class Comparisons(Protocol):
 
 
 def compared(flow: Flow, step: str, words: KeyWords, pairs: Comparisons, size: int) -> Steps[list[BooleanPlanes]]:
-    """Return "left row's key < right row's key" in blocks of `size`, each of which begins one round after the one before.
+    """Return "left row's key < right row's key" in blocks of `size`, each of which begins two rounds after the one before.
 
-    So a block costs one round more instead of its depth, and of all blocks but a few most planes do not exist yet, or any more.
+    So a block costs two rounds instead of its depth, and of all blocks but one most planes do not exist yet, or any more. All blocks
+    of a round are in one message.
 
-    Rounds: b + ceil(log2 w) for b blocks.  Sent: 8 ceil(m/64) (3 w - 2 - ceil(log2 w)) bytes per party for a block of m comparisons.
+    Rounds: 2 b - 1 + ceil(log2 w) for b blocks.  Sent: 8 ceil(m/64) (3 w - 2 - ceil(log2 w)) bytes per party for a block of m comparisons.
     Security, errors: as `less`.  Leaks: the number of comparisons.
     """
-    count = len(pairs)
-    starts = range(0, count, size)
-    blocks = [
-        _late(late, _block(flow, f"{step}/{start}" if late else step, words, pairs, (start, min(start + size, count))))
-        for late, start in enumerate(starts)
+    starts = range(0, len(pairs), size)
+    circuits = [
+        _block(flow, words, pairs, slice(start, min(start + size, len(pairs))), _LATE * number)
+        for number, start in enumerate(starts)
     ]
-    found: list[BooleanPlanes] = yield from together(*blocks)
+    found: list[BooleanPlanes] = yield from evaluate(flow.stage, step, circuits)
     return found
 
 
-def _late(rounds: int, block: Steps[BooleanPlanes]) -> Steps[BooleanPlanes]:
-    for _ in range(rounds):
-        yield ()
-    bits = yield from block
-    return bits
-
-
-def _block(flow: Flow, step: str, words: KeyWords, pairs: Comparisons, part: tuple[int, int]) -> Steps[BooleanPlanes]:
-    circuits = [less(*(words.planes(flow, side) for side in pairs.block(*part)))]
-    (bits,) = yield from evaluate(flow.stage, step, circuits)
+def _block(
+    flow: Flow, words: KeyWords, pairs: Comparisons, part: slice, late: int
+) -> Circuit[BooleanPlanes, BooleanPlanes]:
+    """Return the comparisons of a block, whose planes are made when the steps have gone by that it is late."""
+    for _ in range(late):
+        yield []
+    comparing = less(*(words.planes(flow, side) for side in pairs.block(part.start, part.stop)))
+    bits = yield from comparing
     return bits
 
 
@@ -139,6 +140,8 @@ class KeyWords:
     Attributes:
         width: bits of a key.
         count: number of rows.
+        columns: 64 bits of the first component of each row's key, the next 64, ..., and then of the second component; the last
+            columns of both are as narrow as they can be.
     """
 
     def __init__(self, parts: list[BooleanPlanes]) -> None:
@@ -146,23 +149,24 @@ class KeyWords:
         self.width, self.count = sum(part.width for part in parts), parts[0].count
         sides = [[part.first for part in parts], [part.second for part in parts]]
         parts.clear()
-        self._sides: list[list[NDArray[np.unsignedinteger]]] = []
+        self.columns: list[NDArray[np.unsignedinteger]] = []
         while sides:
-            self._sides.append(self._words(np.concatenate(sides.pop(0)), self.count))
+            planes = np.concatenate(sides.pop(0))
+            for low in range(0, self.width, MAX_WIDTH):
+                part = planes[low : low + MAX_WIDTH]
+                narrow = np.min_scalar_type((1 << len(part)) - 1)
+                self.columns.append(from_planes(part, self.count).astype(narrow, copy=False))
+            del planes
 
-    @staticmethod
-    def _words(planes: PlaneArray, count: int) -> list[NDArray[np.unsignedinteger]]:
-        """Return columns of 64 bits, the last one as narrow as it can be."""
-        out: list[NDArray[np.unsignedinteger]] = []
-        for low in range(0, len(planes), MAX_WIDTH):
-            part = planes[low : low + MAX_WIDTH]
-            out.append(from_planes(part, count).astype(np.min_scalar_type((1 << len(part)) - 1), copy=False))
-        return out
-
-    def planes(self, flow: Flow, index: AnyIndex, low: int = 0) -> BooleanPlanes:
-        """Return the bits from `low` on of the keys of some rows; rows may repeat."""
-        first, second = (self._taken(side, index)[low:] for side in self._sides)
+    def planes(self, flow: Flow, index: AnyIndex) -> BooleanPlanes:
+        """Return the keys of some rows; rows may repeat."""
+        half = len(self.columns) // 2
+        first, second = (self._taken(side, index) for side in (self.columns[:half], self.columns[half:]))
         return boolean_of(flow.stage, len(index), first, second)
+
+    def all_planes(self, flow: Flow) -> BooleanPlanes:
+        """Return the keys of all rows."""
+        return self.planes(flow, np.arange(self.count, dtype=np.int32))
 
     def _taken(self, words: list[NDArray[np.unsignedinteger]], index: AnyIndex) -> PlaneArray:
         out = np.empty((self.width, words_for(len(index))), dtype=np.uint64)
