@@ -353,8 +353,8 @@ class Price:
 
 def _watched(kind: type[Any], made: list[list[int]]) -> type[Any]:
     class Watched(kind):  # type: ignore[misc]
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
             self.compared: list[int] = []
             made.append(self.compared)
 
