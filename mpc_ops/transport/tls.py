@@ -62,11 +62,12 @@ def proven_party(tls: ssl.SSLObject | ssl.SSLSocket, pins: Mapping[PartyId, Sequ
     der = tls.getpeercert(binary_form=True)
     if not der:
         raise PeerProtocolError("CERTIFICATE_UNKNOWN", "the other end showed no certificate")
-    certificate = x509.load_der_x509_certificate(der)
     try:
-        party = party_of(certificate)
+        party = party_of(certificate := x509.load_der_x509_certificate(der))
     except ConfigError as error:
         raise PeerProtocolError("CERTIFICATE_UNKNOWN", error.what) from None
+    except ValueError:  # this reader is stricter than the TLS library, which let it through
+        raise PeerProtocolError("CERTIFICATE_UNKNOWN", "the other end's certificate cannot be read") from None
     if party not in pins:
         raise PeerProtocolError(
             "CERTIFICATE_UNKNOWN", "a certificate names a party without a link here", ids={"named": party}

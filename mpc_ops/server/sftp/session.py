@@ -16,6 +16,7 @@ import paramiko
 from paramiko import common
 from paramiko.message import Message
 from paramiko.sftp import (
+    CMD_NAMES,
     CMD_OPENDIR,
     CMD_VERSION,
     SFTP_FAILURE,
@@ -316,6 +317,8 @@ class _BoundedSFTPServer(paramiko.SFTPServer):
 
     def _send_server_version(self) -> int:
         _, data = self._read_packet()
+        if len(data) < 4:
+            raise EOFError("no version")
         answer = Message()
         answer.add_int(3)
         self._send_packet(CMD_VERSION, answer)  # type: ignore[attr-defined]  # absent from the stubs, as the next two
@@ -331,6 +334,9 @@ class _BoundedSFTPServer(paramiko.SFTPServer):
         self._send_status(request_number, SFTP_OP_UNSUPPORTED)
 
     def _process(self, t: int, request_number: int, msg: Message) -> None:
+        if t not in CMD_NAMES:
+            self._send_status(request_number, SFTP_OP_UNSUPPORTED)
+            return
         if t == CMD_OPENDIR and len(self.folder_table) >= _HANDLES_LIMIT:
             self._send_status(request_number, SFTP_FAILURE, "HANDLES_FULL: too many open folders")
             return
