@@ -49,6 +49,7 @@ class Program:
         limit_bytes: logged bytes at which a batch is proven.
         opening: whether a step's messages are openings of values that must have been verified.
         ragged: beginnings of steps whose messages end in zero bits, since there are fewer rows than a word has.
+        names: of the inputs, for published vectors.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Program:
     limit_bytes: int = 1 << 25
     opening: Callable[[str], bool] = lambda step: step == "open"
     ragged: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def plain_of(value: Any) -> Any:

@@ -19,7 +19,7 @@ from mpc_ops.protocol.core.rows import Rows
 from mpc_ops.protocol.disclosure.gate import GateInput, GateTerms, gate
 from mpc_ops.protocol.disclosure.suppress import SuppressTerms, suppress
 from mpc_ops.protocol.order.merge import merge_sorted
-from mpc_ops.protocol.order.select import quantile
+from mpc_ops.protocol.order.select import quantile, select
 from mpc_ops.protocol.order.shuffle import compact
 from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import Aggregate, group_by
@@ -61,8 +61,15 @@ def program(name: str, cases: Sequence[Any], specs: Sequence[Spec], steps: Calla
         yield from flow.finish()
         return result
 
+    names = tuple(f"{number}.{column}" for number, spec in enumerate(specs) for column in spec)
     return Program(
-        name, tuple(cases), tables(*specs), whole, lambda inputs, _: plain(*inputs), ragged=("shuffle-", "dabits")
+        name,
+        tuple(cases),
+        tables(*specs),
+        whole,
+        lambda inputs, _: plain(*inputs),
+        ragged=("shuffle-", "dabits"),
+        names=names,
     )
 
 
@@ -252,6 +259,17 @@ DABITS = Program(
 )  # fmt: skip
 
 
+def _select(flow, rows):
+    found = yield from select(flow, rows, [SortKey("key", descending=True, valid="ok")], (3, 0))
+    return (yield from flow.open([found.ring("amount")]))
+
+
+SELECT = program(
+    "ranks", (([5, 1, 3, 7], [1, 1, 1, 0], [10, 20, 30, 40]), ([6, 0, 2, 7], [1, 1, 1, 0], [10, 20, 30, 40])),
+    [{"key": 3, "ok": 1, "amount": 0}], _select, lambda keys, ok, amounts: [[amounts[3], amounts[0]]],
+)  # fmt: skip
+
+
 def _quantile(flow, rows):
     found, some = yield from quantile(flow, rows, SortKey("key", valid="ok"), ["amount"], (1, 2))
     return (yield from flow.open([found.ring("amount"), some]))
@@ -262,4 +280,4 @@ QUANTILE = program(
     [{"key": 3, "ok": 1, "amount": 0}], _quantile, lambda keys, ok, amounts: [[amounts[2]], [1]],
 )  # fmt: skip
 
-TABLES = [*SORTS, COMPACT, MERGE, GROUPS, JOIN, MANY, SETS, GATE, SUPPRESS, DIVIDE, DOMAIN, DABITS, QUANTILE]
+TABLES = [*SORTS, COMPACT, MERGE, GROUPS, JOIN, MANY, SETS, GATE, SUPPRESS, DIVIDE, DOMAIN, DABITS, SELECT, QUANTILE]

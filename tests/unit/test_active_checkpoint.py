@@ -152,18 +152,46 @@ def test_a_share_that_was_altered_on_a_disk_is_found_before_it_is_used(party, si
     assert all(f"de-{party + 1}" in error.ids["pair"] for error in out.errors.values())
 
 
-def test_a_party_that_says_another_set_to_each_is_stopped():
+def altered(step, sender, receiver, change):
+    """A network that changes one message."""
+
+    def mutate(message):
+        place = message.address
+        if place.step != step or (place.sender, place.receiver) != (sender, receiver):
+            return [message]
+        return [replace(message, body=change(bytes(message.body)))]
+
+    return mutate
+
+
+def first_byte(value):
+    return lambda body: bytes([value]) + body[1:]
+
+
+@pytest.mark.parametrize("claimed", [0, 1 << 1, 1 << 1 | 1 << 2 | 1 << 5])
+@pytest.mark.parametrize(("liar", "told"), [(0, 1), (0, 2), (1, 2), (1, 0), (2, 0), (2, 1)])
+def test_a_party_that_says_another_set_to_each_is_stopped_and_nobody_else_is_suspected(liar, told, claimed):
     disks = [Disk() for _ in range(3)]
     run(disks, "first")
-
-    def bend(message):
-        if message.address.step == "checkpoints" and (message.address.sender, message.address.receiver) == (0, 1):
-            return [replace(message, body=(1 << 1).to_bytes(8, "little"))]
-        return [message]
-
-    out, _ = run(disks, "second", mutate=bend)
+    out, ran = run(disks, "second", mutate=altered("checkpoints", liar, told, first_byte(claimed)))
     assert not out.results
-    assert out.errors
+    assert {position for position, _ in ran} <= {liar}
+    assert {0, 1, 2} - {liar} <= set(out.errors)
+    for position, error in out.errors.items():
+        if position != liar:
+            assert error.code == "CHECKPOINT_MISMATCH"
+            assert f"de-{liar + 1}" in error.ids["pair"].split(",")
+
+
+@pytest.mark.parametrize("liar", range(3))
+def test_a_party_that_misquotes_another_is_one_of_the_named_pair(liar):
+    disks = [Disk() for _ in range(3)]
+    run(disks, "first")
+    told = (liar + 1) % 3
+    out, _ = run(disks, "second", mutate=altered("checkpoint-held", liar, told, first_byte(1)))
+    assert out.errors[told].code == "CHECKPOINT_MISMATCH"
+    assert f"de-{liar + 1}" in out.errors[told].ids["pair"].split(",")
+    assert not out.results
 
 
 def test_checkpoints_of_another_plan_step_position_or_kind_are_refused():
@@ -198,11 +226,14 @@ def test_a_checkpoint_says_its_shape_and_costs_what_its_docstring_says():
     disks = [Disk() for _ in range(3)]
     out, _ = run(disks, "first", steps=[squares])
     sent = [out.sizes[address] for address in out.log if address.step.startswith("checkpoint") and address.sender == 0]
-    assert sent == [8, 8]
+    assert sent == [8, 8, 40, 40]
     run(disks, "second", fail_at=(1, 1))
     out, _ = run(disks, "third")
     sent = [out.sizes[address] for address in out.log if address.step.startswith("checkpoint") and address.sender == 0]
-    assert sent == [8, 8, 32, 32]
+    assert sent == [8, 8, 40, 40]
+    passive, _ = run([Disk() for _ in range(3)], "fourth", "passive", steps=[squares])
+    sent = [size for address, size in passive.sizes.items() if address.step.startswith("checkpoint")]
+    assert sent == [8] * 6
 
 
 def test_a_program_has_one_to_64_steps():

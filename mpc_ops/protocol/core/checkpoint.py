@@ -2,12 +2,13 @@
 
 ```
 session 1   step 0 ── ACCEPT ── save 1 ── step 1 ── ACCEPT ── save 2 ── step 2 ✗
-session 2   have? ── the highest checkpoint that all three have ── compare what pairs hold ── step 2 ── ...
+session 2   have? ── the highest checkpoint that all three have ── what others heard, what pairs hold ── step 2 ── ...
 ```
 A new session has fresh nonces and so fresh keys: no stream of the failed one is used again, and what a step had sent
 before it failed is worth nothing. Only shares that all three accepted are saved, so nothing unproven is ever carried over.
 Each pair of holders compares the component that both hold by HMAC under the new session's pair key, so a saved share that was
-altered on a disk is found before it is used. If one operator's shares are lost, the step runs again from an earlier checkpoint.
+altered on a disk is found before it is used. With it each says what the third claimed to have: who tells the two others different
+things would else have them go on from different steps, and each of them would take the other for the culprit. If one operator's shares are lost, the step runs again from an earlier checkpoint.
 
 Saved bytes are shares: they stay at their operator, encrypted at rest by its keeper, and no digest of them leaves it.
 """
@@ -165,22 +166,22 @@ def run_steps(flow: Flow, keeper: Keeper, plan: str, rows: Rows, steps: Sequence
     Returns:
         What the last step gave; the caller ends its stage.
 
-    Rounds: 1, and in an active session 1 more if there is a common checkpoint; the steps' and those of a barrier between them.
-    Sent: 16 bytes per party, and 64 with a common checkpoint in an active session.
-    Security: malicious with abort in an active session. A party that claims checkpoints which it does not have is stopped by
-        the comparison.  Leaks: which checkpoints each party has.
+    Rounds: 1, in an active session 2; the steps' and those of a barrier between them.
+    Sent: 16 bytes per party, and 80 more in an active session.
+    Security: malicious with abort in an active session. A party that claims checkpoints which it does not have, or other ones to
+        each, is stopped by the comparison.  Leaks: which checkpoints each party has.
 
     Raises:
         LocalProtocolError: STEPS_INVALID, CHECKPOINT_INVALID.
-        Abort: CHECKPOINT_MISMATCH, naming the pair that holds different shares or went on from different steps.
+        Abort: CHECKPOINT_MISMATCH, naming the pair that holds different shares, or of which one claimed what the other did not hear.
     """
     if not 1 <= len(steps) <= MAX_STEPS:
         raise LocalProtocolError("STEPS_INVALID", "a program has 1 to 64 steps", got=len(steps))
-    start = yield from _common(flow.stage, keeper, len(steps))
+    start, claims = yield from _common(flow.stage, keeper, len(steps))
     if start:
         rows = decode_checkpoint(keeper.read(start), flow.stage, plan=plan, number=start)
-        if isinstance(flow.stage, ActiveStage):
-            yield from _compare(flow.stage, plan, start, rows)
+    if isinstance(flow.stage, ActiveStage):
+        yield from _compare(flow.stage, plan, start, rows if start else None, claims)
     # Later ones are of a session that is over. A crash among the next steps must not leave an old one beside peers' new ones.
     for number in keeper.numbers():
         if number > start:
@@ -194,39 +195,56 @@ def run_steps(flow: Flow, keeper: Keeper, plan: str, rows: Rows, steps: Sequence
     return rows
 
 
-def _common(stage: ComputeStage, keeper: Keeper, steps: int) -> Steps[int]:
-    """Return the highest checkpoint that all three have; 0 if there is none."""
+def _common(stage: ComputeStage, keeper: Keeper, steps: int) -> Steps[tuple[int, dict[int, bytes]]]:
+    """Return the highest checkpoint that all three have, 0 if there is none, and what the two others claimed, by position."""
     own = sum(1 << number for number in set(keeper.numbers()) if 0 < number < steps)
     body = own.to_bytes(LANE_BYTES, "little")
     inbound = yield from stage.exchange(
         "checkpoints", to_prev=body, to_next=body, expect_prev=LANE_BYTES, expect_next=LANE_BYTES
     )
+    claims = {(stage.party - 1) % 3: bytes(inbound.from_prev), (stage.party + 1) % 3: bytes(inbound.from_next)}
     common = own
-    for said in (inbound.from_prev, inbound.from_next):
+    for said in claims.values():
         common &= int.from_bytes(said, "little")
-    return max(common.bit_length() - 1, 0)
+    return max(common.bit_length() - 1, 0), claims
 
 
-def _compare(stage: ActiveStage, plan: str, number: int, rows: Rows) -> Steps[None]:
-    """Compare with each peer the component that both hold, by HMAC under the pair's key."""
+def _compare(stage: ActiveStage, plan: str, number: int, rows: Rows | None, claims: Mapping[int, bytes]) -> Steps[None]:
+    """Compare with each peer what the third claimed, and by HMAC under the pair's key the component that both hold."""
     before, after = (stage.party - 1) % 3, (stage.party + 1) % 3
     held = {before: _digest(rows, "first"), after: _digest(rows, "second")}
     own = {peer: stage.mac(peer, "checkpoint", plan, number, stage.party, held[peer]) for peer in held}
+    size = LANE_BYTES + _MAC_BYTES
     inbound = yield from stage.exchange(
-        "checkpoint-held", to_prev=own[before], to_next=own[after], expect_prev=_MAC_BYTES, expect_next=_MAC_BYTES
-    )
-    for peer, said in ((before, inbound.from_prev), (after, inbound.from_next)):
-        if not hmac.compare_digest(said, stage.mac(peer, "checkpoint", plan, number, peer, held[peer])):
-            raise Abort(
-                "CHECKPOINT_MISMATCH",
-                "the two holders of a component saved different ones, or go on from different steps",
-                ids={**stage.ids(), "checkpoint": number, "pair": stage.pair(stage.party, peer)},
-                hint="Delete this run's checkpoints at all three operators; it then starts from the owners' parts",
+        "checkpoint-held", to_prev=claims[after] + own[before], to_next=claims[before] + own[after],
+        expect_prev=size, expect_next=size,
+    )  # fmt: skip
+    heard = {before: bytes(inbound.from_prev), after: bytes(inbound.from_next)}
+    for peer, third in ((before, after), (after, before)):
+        # Before shares are compared: two that were told different things would compare different steps.
+        if heard[peer][:LANE_BYTES] != claims[third]:
+            raise _mismatch(
+                stage, number, peer, third, "a party claimed other checkpoints to each, or one misquotes it"
             )
+    for peer, said in heard.items():
+        if not hmac.compare_digest(said[LANE_BYTES:], stage.mac(peer, "checkpoint", plan, number, peer, held[peer])):
+            raise _mismatch(stage, number, stage.party, peer, "the two holders of a component saved different ones")
 
 
-def _digest(rows: Rows, side: Literal["first", "second"]) -> bytes:
+def _mismatch(stage: ActiveStage, number: int, one: int, other: int, what: str) -> Abort:
+    return Abort(
+        "CHECKPOINT_MISMATCH",
+        what,
+        ids={**stage.ids(), "checkpoint": number, "pair": stage.pair(one, other)},
+        hint="Delete this run's checkpoints at all three operators; it then starts from the owners' parts",
+    )
+
+
+def _digest(rows: Rows | None, side: Literal["first", "second"]) -> bytes:
+    """Return a digest of one component of all columns; of nothing where there is no common checkpoint."""
     digest = hashlib.sha256()
+    if rows is None:
+        return digest.digest()
     for name, column in rows.columns.items():
         words = column.words()[0 if side == "first" else 1]
         digest.update(f"{len(name)}:{name}:{len(words)}:".encode())
