@@ -1,14 +1,20 @@
 """Test vectors of the protocols: keys and shares of all three positions, every message, and the results.
 
-One program with one primitive each, in the public block layout. A party of any implementation that is given a position's keys
-and shares, and the messages sent to it, must send exactly the messages of that position and end with its result. Bad cases
-change one byte of one message; the parties that must notice it, and their codes, are listed.
+Small programs, in the public block layout: single operations with every byte, and those of `table_vectors`. A party of any
+implementation that is given a position's keys and shares, and the messages sent to it, must send exactly the messages of that
+position and end with its result. Bad cases change one byte of one message; the parties that must notice it, and their codes,
+are listed.
+
+A message is one line, `stage|round|part|step|sender|receiver|body`: its address and its bytes in hex, or where they are many
+`sha256:digest:length`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from mpc_ops.protocol.circuits import compare as cmp
@@ -17,14 +23,21 @@ from mpc_ops.protocol.circuits.convert import bits_to_ring, ring_to_bits
 from mpc_ops.protocol.circuits.products import dot, fresh, multiply
 from mpc_ops.protocol.core.flow import ActiveFlow
 from mpc_ops.protocol.core.opening import open_to, open_to_all
+from mpc_ops.protocol.core.party import Address
 from mpc_ops.protocol.core.rows import Rows
 from mpc_ops.protocol.core.shares import BooleanPlanes
 from mpc_ops.protocol.order.shuffle import shuffle
 from mpc_ops.ring import to_bytes
+from mpc_ops.ring.planes import from_planes
 from tests.support.active import keys_of, share_bits, share_ring, terms_of
-from tests.support.adversary import Attack, Case, Place, Program, plain_of, traitor
+from tests.support.adversary import Attack, Case, Place, Program, plain_of, step_kind, traitor
+from tests.vectors.table_vectors import OWN_VALUES, TABLE_PROGRAMS, slug
 
 SEED = "vectors"
+FREE = ("own-input",)
+"""Steps in which whoever says something else has another input of its own, which nobody can tell from a lie."""
+LONGEST = 128
+"""Bytes of a body that is published as it is, in programs of many messages."""
 M = 1 << 64
 
 
@@ -38,7 +51,7 @@ def _shares(values: dict[str, tuple[Sequence[int], int]], seed: object) -> list[
 
 
 def _program(name: str, columns: dict[str, tuple[Sequence[int], int]], steps: Callable, plain: Callable) -> Program:
-    return Program(name, (columns,), _shares, steps, lambda _, position: plain(position))
+    return Program(name, (columns,), _shares, steps, lambda _, position: plain(position), names=tuple(columns))
 
 
 def _stage(operation: Callable, receivers: int | None = None) -> Callable:
@@ -141,8 +154,9 @@ class _Shuffled(Case):
 SHUFFLE = _program("shuffle", {"key": (X, 4), "amount": ([10, 20, 30, 40, 50], 0)}, _shuffle, lambda _: None)
 
 
-def cases() -> dict[str, Case]:
-    """Return the honest run of every program."""
+@cache
+def operations() -> dict[str, Case]:
+    """Return the honest run of every single operation."""
     made: dict[str, Case] = {name: Case(program, seed=SEED) for name, program in PROGRAMS.items()}
     made["shuffle"] = _Shuffled(SHUFFLE, seed=SEED)
     return made
@@ -152,33 +166,41 @@ def _component(share: Any, side: str) -> str:
     return to_bytes(getattr(share, side).reshape(-1)).hex()
 
 
-def _input(name: str, shares: Sequence[Any], values: Sequence[int]) -> dict[str, Any]:
-    boolean = isinstance(shares[0], BooleanPlanes)
+def _input(name: str, shares: Sequence[Any]) -> dict[str, Any]:
+    first, second, third = (share.first for share in shares)
+    if isinstance(shares[0], BooleanPlanes):
+        kind, values = f"bits {shares[0].width}", from_planes(first ^ second ^ third, shares[0].count)
+    else:
+        kind, values = "ring 64", first + second + third
     return {
         "name": name,
-        "kind": f"bits {shares[0].width}" if boolean else "ring 64",
-        "values": [str(value) for value in values],
+        "kind": kind,
+        "values": [str(value) for value in values.tolist()],
         "components": [_component(share, "first") for share in shares],
     }
 
 
-def _bad(case: Case) -> list[dict[str, Any]]:
-    """One changed byte in one message of every form, by its sender with its own transcript following."""
-    out, seen = [], set()
+def _bad(case: Case, form: Callable[[str], str], seen: set[str], at_least: int = 0) -> list[dict[str, Any]]:
+    """One changed byte in one message of every form not seen before, by its sender with its own transcript following."""
+    out: list[dict[str, Any]] = []
+    here: set[str] = set()
     for number, address in enumerate(case.addresses):
-        if address.step in seen or address.sender != number % 3:
+        known = form(address.step)
+        if known in FREE or known in here or (known in seen and len(out) >= at_least) or address.sender != number % 3:
             continue
-        seen.add(address.step)
         place: Place = case.places[address]
         body = bytearray(case.bodies[address])
-        at = len(body) // 2
+        at = len(body) // 2 if form is str else 0  # rows of small tables stand in the first bits
         body[at] ^= 1
         played = case.play(corrupt=address.sender, session_type=traitor({place: bytes(body)}))
         verdict = case.judge(played, Attack(address.sender, "flip", "own", address))
         assert not verdict.violations, (case.program.name, address, verdict)
         codes = {str(p): e.code for p, e in sorted(played.outcome.errors.items()) if p != address.sender}
+        if codes or form is str:
+            here.add(known)
         if codes:
             out.append({**_place(address), "byte": at, "codes": codes})
+    seen |= here
     return out
 
 
@@ -189,11 +211,17 @@ def _place(address: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def vector(case: Case) -> dict[str, Any]:
-    """Return the published form of one program."""
+def _line(address: Address, body: bytes, longest: int | None) -> str:
+    said = body.hex()
+    if longest is not None and len(body) > longest:
+        said = f"sha256:{hashlib.sha256(body).hexdigest()}:{len(body)}"
+    return "|".join([*map(str, _place(address).values()), said])
+
+
+def vector(case: Case, *, longest: int | None = None, bad: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the published form of one program; bodies of more than `longest` bytes are digests."""
     terms = terms_of(0, SEED, case.program.limit_bytes)
     inputs = case.program.share(case.program.cases[0], SEED)
-    columns = case.program.cases[0]
     keys = [keys_of(component, SEED).first for component in range(3)]
     return {
         "session": {
@@ -201,25 +229,29 @@ def vector(case: Case) -> dict[str, Any]:
             "limit_bytes": terms.limit_bytes,
         },
         "keys": [{name: getattr(key, name).hex() for name in ("prg", "coin", "mac")} for key in keys],
-        "inputs": [
-            _input(name, shares, values) for (name, (values, _)), shares in zip(columns.items(), inputs, strict=True)
-        ],
+        "inputs": [_input(name, shares) for name, shares in zip(case.program.names, inputs, strict=True)],
         "messages": [
-            {**_place(address), "body": bytes(body).hex()}
+            _line(address, bytes(body), longest)
             for address, body in sorted(case.bodies.items(), key=lambda item: (item[0].round, item[0].part, item[0].sender, item[0].receiver))
         ],
         "results": [_texts(plain_of(case.honest.outcome.results[position])) for position in range(3)],
-        "bad": _bad(case),
+        "bad": bad,
     }  # fmt: skip
 
 
 def _texts(values: Any) -> Any:
-    """Return numbers as text, since they have up to 64 bits."""
-    return (
-        [_texts(value) for value in values] if isinstance(values, list) else values if values is None else str(values)
-    )
+    """Return numbers as text, since they have up to 64 bits; flags and nothing as they are."""
+    if isinstance(values, list):
+        return [_texts(value) for value in values]
+    return values if values is None or isinstance(values, bool) else str(values)
 
 
 def engine() -> dict[str, Any]:
-    """Return the vectors of every program by name."""
-    return {f"engine_{name.replace('-', '_')}": vector(case) for name, case in cases().items()}
+    """Return the vectors of every program by name of the file."""
+    seen: set[str] = set()
+    out = {slug(name): vector(case, bad=_bad(case, str, set())) for name, case in operations().items()}
+    for name, program in TABLE_PROGRAMS.items():
+        case = Case(program, seed=SEED)
+        out[slug(name)] = vector(case, longest=LONGEST, bad=_bad(case, step_kind, seen, at_least=3))
+    out[slug("own input")]["own"] = [[str(value) for value in own] for own in OWN_VALUES]
+    return out

@@ -190,7 +190,9 @@ def files() -> dict[str, str]:
     protocols = {name: (name, data) for name, data in engine().items()}
     return {
         f"{file}.json": json.dumps(
-            {"schema": f"comity/vectors/{name}", "version": 1, "data": data}, indent=1, ensure_ascii=False
+            {"schema": f"comity/vectors/{name}", "version": 2 if file in protocols else 1, "data": data},
+            indent=1,
+            ensure_ascii=False,
         )
         + "\n"
         for file, (name, data) in {**core, **protocols}.items()

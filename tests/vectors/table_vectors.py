@@ -1,0 +1,59 @@
+"""Programs whose vectors are published beside those of single operations: the adversary's registry, and operators' own inputs.
+
+Their proofs are long, so a long body is published as its length and SHA-256. Who checks one position takes such bodies from
+the other two, which the same file determines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.core.own_input import input_of_all
+from tests.support.adversary import Program
+from tests.support.attacked import PROGRAMS
+
+__all__ = ["OWN_VALUES", "TABLE_PROGRAMS", "slug"]
+
+_NAMES = {
+    "counters": ("flags", "weights"),
+    "conversions": ("flags", "narrow", "x"),
+    "flow": ("x", "y", "amounts"),
+    "batches": ("x", "y", "a"),
+    "daBits": ("bit",),
+    "gate": ("members", "measures"),
+}
+"""Names of the inputs of programs that are no tables."""
+
+# --------------------------------------------------------------------------------------- what the operators know themselves
+
+OWN_VALUES = ((5, (1 << 64) - 1), (7,), ())
+"""Values of the three positions: inputs that no owner shared."""
+
+
+def _own(session, _shares):
+    flow = ActiveFlow(session, "own")
+    values = np.array(OWN_VALUES[session.terms.party], dtype=np.uint64)
+    made = yield from input_of_all(flow.stage, values, [len(own) for own in OWN_VALUES])
+    return (yield from flow.open(made))
+
+
+OWN = Program(
+    "own input", ((),), lambda _inputs, _seed: [], _own, lambda _inputs, _position: [list(own) for own in OWN_VALUES]
+)
+
+_OPERATIONS = ("logic", "products", "shuffle")
+"""Programs whose operations have vectors of their own."""
+TABLE_PROGRAMS: dict[str, Program] = {
+    program.name: replace(program, names=program.names or _NAMES.get(program.name, ()))
+    for program in (*PROGRAMS.values(), OWN)
+    if program.name not in _OPERATIONS
+}
+"""By name."""
+
+
+def slug(name: str) -> str:
+    """Return the name of a program's file."""
+    return "engine_" + name.lower().replace("-", "_").replace(" ", "_")
