@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -37,6 +37,7 @@ __all__ = [
     "issued_by",
     "load_certificate",
     "party_of",
+    "read_certificate",
     "ssh_fingerprint",
     "write_public",
 ]
@@ -47,6 +48,10 @@ PartyId = str
 _URI_PREFIX = "comity:party:"
 _BACKDATED = dt.timedelta(minutes=5)  # so that a peer whose clock is a little behind accepts a fresh certificate
 _CERTIFICATE_LIMIT = 16 << 10
+_UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType
+)  # fmt: skip
+"""What the library raises for certificates that it does not understand, whoever issued them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +215,7 @@ def party_of(certificate: x509.Certificate) -> PartyId:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         uris = []
     parties = [uri.removeprefix(_URI_PREFIX) for uri in uris if uri.startswith(_URI_PREFIX)]
     if len(parties) != 1 or len(uris) != 1:
@@ -225,10 +230,18 @@ def issued_by(certificate: x509.Certificate, ca_pins: Sequence[str]) -> bool:
     for pin in ca_pins:
         try:
             certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(pin.encode("ascii")))
-        except (InvalidSignature, ValueError, TypeError):
+        except (InvalidSignature, *_UNREADABLE):
             continue
         return True
     return False
+
+
+def read_certificate(der: bytes) -> x509.Certificate:
+    """Read a certificate as it comes over a connection; raise ConfigError CERTIFICATE_INVALID if it is not one."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except _UNREADABLE:  # the TLS library lets more through
+        raise ConfigError("CERTIFICATE_INVALID", "a certificate cannot be read") from None
 
 
 def load_certificate(path: Path) -> x509.Certificate:
@@ -236,7 +249,7 @@ def load_certificate(path: Path) -> x509.Certificate:
     try:
         with path.open("rb") as file:
             return x509.load_pem_x509_certificate(file.read(_CERTIFICATE_LIMIT))
-    except (OSError, ValueError):
+    except (OSError, *_UNREADABLE):
         raise ConfigError("CERTIFICATE_INVALID", "a certificate file cannot be read", ids={"file": str(path)}) from None
 
 

@@ -12,11 +12,9 @@ import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cryptography import x509
-
 from mpc_ops.envelope.secrets import read_secret
 from mpc_ops.errors import ComityError, ConfigError, PeerProtocolError, PeerUnavailable
-from mpc_ops.federation.pki import PartyId, issued_by, party_of
+from mpc_ops.federation.pki import PartyId, issued_by, party_of, read_certificate
 
 __all__ = ["client_context", "explain", "proven_party", "server_context"]
 
@@ -63,11 +61,9 @@ def proven_party(tls: ssl.SSLObject | ssl.SSLSocket, pins: Mapping[PartyId, Sequ
     if not der:
         raise PeerProtocolError("CERTIFICATE_UNKNOWN", "the other end showed no certificate")
     try:
-        party = party_of(certificate := x509.load_der_x509_certificate(der))
+        party = party_of(certificate := read_certificate(der))
     except ConfigError as error:
         raise PeerProtocolError("CERTIFICATE_UNKNOWN", error.what) from None
-    except ValueError:  # this reader is stricter than the TLS library, which let it through
-        raise PeerProtocolError("CERTIFICATE_UNKNOWN", "the other end's certificate cannot be read") from None
     if party not in pins:
         raise PeerProtocolError(
             "CERTIFICATE_UNKNOWN", "a certificate names a party without a link here", ids={"named": party}

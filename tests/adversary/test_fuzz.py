@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -273,19 +273,24 @@ def evidence_packs(root: Path) -> list[Target]:
         back = {name: kept.get(name) for name in changes}
         resign(pack, run.made.keys[RECIPIENT], back)
 
+    def closest(data: bytes, content: Mapping[str, bytes]) -> str:
+        """The file that begins most like it; now and then any other."""
+        if zlib.crc32(data) % 8 == 0:
+            return sorted(content)[zlib.crc32(data) // 8 % len(content)]
+        return max(sorted(content), key=lambda name: len(os.path.commonprefix([content[name], data])))
+
     def changed(data: bytes) -> None:
-        name = names[zlib.crc32(data) % len(names)]
-        verify({name: data})
+        verify({closest(data, kept): data})
 
     def signed(data: bytes) -> None:
-        name = sorted(by_digest)[zlib.crc32(data) % len(by_digest)]
+        name = closest(data, {name: notice.envelope.payload for name, notice in by_digest.items()})
         notice = by_digest[name]
         key = run.made.keys[notice.notice.operator]
         envelope = Envelope.sign(notice.envelope.payload_type, data, key, Purpose.NOTICE)
         verify({name: None, f"notices/{notice.kind}/{envelope.digest}.dsse": envelope.to_bytes()})
 
-    samples = [kept[name] for name in names if len(kept[name]) < 40_000]
-    payloads = [notice.envelope.payload for notice in operators]
+    samples = [kept[name] for name in names if len(kept[name]) < 40_000 and zlib.crc32(kept[name]) % 8]
+    payloads = [notice.envelope.payload for notice in by_digest.values() if zlib.crc32(notice.envelope.payload) % 8]
     return [
         Target("file of a pack", changed, samples, slow=True), Target("notice in a pack", signed, payloads, slow=True)
     ]  # fmt: skip

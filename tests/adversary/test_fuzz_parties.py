@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shutil
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from msgspec.structs import replace as replace_struct
 
 from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import Purpose
-from mpc_ops.errors import ConfigError, PeerUnavailable
+from mpc_ops.errors import ConfigError, PeerProtocolError, PeerUnavailable
 from mpc_ops.evidence.checks import _sign_offs
 from mpc_ops.evidence.disputes import _check, settle
 from mpc_ops.evidence.ledger import LEDGER_TYPE, verify_extract
@@ -110,6 +111,49 @@ def certificates(folder: Path) -> list[Target]:
 
 
 # --------------------------------------------------------------------------------- what dishonest parties sign
+
+
+def read_by_all(der: bytes, ca: str) -> str | None:
+    """Read a certificate at every place that does; return the party whose it is taken for, None if it is refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library will refuse some forms later, and says so
+        try:
+            found = pki.read_certificate(der)
+            pki.party_of(found)
+        except ConfigError:
+            pass
+        else:
+            pki.issued_by(found, [ca])
+        try:
+            return proven_party(Tls(der), {"de-1": [ca]})
+        except PeerProtocolError:
+            return None
+
+
+def test_a_certificate_that_says_things_twice_or_in_other_forms(tmp_path: Path) -> None:
+    """What a party's own authority may sign, and TLS libraries may let through: every byte of the certificate, changed."""
+    party = Party.make(tmp_path, "de-1")
+    ca = party.ca.certificate
+    der = x509.load_pem_x509_certificate(party.certificate.read_bytes()).public_bytes(Encoding.DER)
+    assert read_by_all(der, ca) == "de-1"
+    for place in range(len(der)):
+        for value in (0, 3, der[place] ^ 1, der[place] + 3 & 0xFF, 0xA3, 0xFF):
+            changed = der[:place] + bytes([value]) + der[place + 1 :]
+            assert changed == der or read_by_all(changed, ca) is None, place
+    version, subject_key, basic = (
+        der.index(b"\xa0\x03\x02\x01\x02") + 4,
+        b"\x06\x03\x55\x1d\x0e",
+        b"\x06\x03\x55\x1d\x13",
+    )
+    names = der.index(b"\x06\x03\x55\x1d\x11")
+    uri = der.index(b"\x86", names)
+    for changed in (
+        der[:version] + b"\x12" + der[version + 1 :], der.replace(subject_key, basic), der[:uri] + b"\xa3" + der[uri + 1 :],
+    ):  # fmt: skip
+        assert changed != der
+        assert read_by_all(changed, ca) is None
+    future = x509.load_pem_x509_certificate(ca.encode()).public_bytes(Encoding.PEM).decode()
+    assert not pki.issued_by(pki.read_certificate(der), ["", "é", future.replace("MII", "AAA", 1)])
 
 
 def federation_documents(made: MadeFederation, folder: Path) -> list[Target]:
