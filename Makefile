@@ -59,7 +59,7 @@ adversary: $(READY) ## attack every message of every protocol, in every position
 	@ADVERSARY_RUNS=10000 $(BIN)/python -m pytest -q -p no:cacheprovider --timeout=3600 tests/adversary/test_views.py
 
 fuzz: $(READY) ## give every decoder strange bytes for a while (FUZZ_SECONDS each, FUZZ_SEED)
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-20} FUZZ_SEED=$${FUZZ_SEED:-1} $(BIN)/python -m pytest -q -p no:cacheprovider tests/adversary/test_fuzz.py
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-20} FUZZ_SEED=$${FUZZ_SEED:-1} $(BIN)/python -m pytest -q -p no:cacheprovider tests/adversary/test_fuzz*.py
 
 bench-peers: $(READY) ## the engine beside SPU and MPyC in one run (installs them into var/bench/peers)
 	@$(BIN)/python tests/benchmarks/engine_peers/run.py $(ARGS)

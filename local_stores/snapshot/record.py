@@ -185,7 +185,10 @@ def signatures(state: State, of: ContributionId, committed: str, owner: Owner) -
     found = []
     for name in state.names(folder):
         signer = name.removesuffix(".json")
-        plain: Any = json.loads(state.require(f"{folder}/{name}", limit_bytes=1 << 16))
+        try:
+            plain: Any = json.loads(state.require(f"{folder}/{name}", limit_bytes=1 << 16))
+        except (ValueError, RecursionError):
+            plain = None
         text = plain.get("signature") if isinstance(plain, dict) else None
         known = owner.signers.get(signer)
         if known is None or not isinstance(text, str):

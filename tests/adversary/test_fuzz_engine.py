@@ -29,12 +29,13 @@ from mpc_ops.protocol.proofs.proof_and import AndProof, LeftVerifier, _read_fina
 from mpc_ops.protocol.proofs.ring_claim import RingParams
 from mpc_ops.ring import to_bytes
 from mpc_ops.ring.field61 import FIELD_61
+from mpc_ops.session import SessionState, from_json, new_session, to_json
 from mpc_ops.transport.datalink import Arrived, DataEnds, DataLink, Label
 from tests.support.active import SMALL_LAYOUT, Gates, keys_of, share_bits, share_ring, small_proofs, terms_of
 from tests.support.adversary import Case, Program
 from tests.support.attacked import COUNTERS, LOGIC, PRODUCTS, PROGRAMS, SHUFFLE
 from tests.support.attacked_tables import DABITS
-from tests.support.core import MEMBERS
+from tests.support.core import MEMBERS, RUN
 from tests.support.datalink import both_keys
 from tests.support.fuzz import Target, fuzz
 
@@ -175,12 +176,19 @@ def rows_and_counters() -> list[Target]:
 
 
 def checkpoints() -> list[Target]:
-    """A checkpoint as the own disk gives it back."""
+    """A checkpoint and a session's state, as the own disk gives them back."""
     bits, ring = share_bits([3, 5, 9], 4, rng=random.Random(1))[0], share_ring([1, 2, 3], rng=random.Random(2))[0]
     rows = Rows({"key": bits, "amount": ring})
     stage = ActiveSession(terms_of(0), keys_of(0)).stage("one")
     data = encode_checkpoint(rows, plan="p", number=1, party=0, security="active")
-    return [Target("checkpoint", lambda data: decode_checkpoint(data, stage, plan="p", number=1), [data])]
+    return [
+        Target("checkpoint", lambda data: decode_checkpoint(data, stage, plan="p", number=1), [data]),
+        Target(
+            "stored state",
+            lambda data: from_json(SessionState, data),
+            [to_json(new_session(RUN, "de", "region", MEMBERS, 0))],
+        ),
+    ]
 
 
 # ------------------------------------------------------------------------------- any message of a running protocol
@@ -266,7 +274,7 @@ def run_alone(case: Case, body: bytes, by_length: dict[int, list]) -> bool:
 
 SMALL = {
     "data link", "place of a message", "AND proof, a level", "AND proof, the end", "ring proof, elements",
-    "ring proof, carries", "rows of a shuffle", "elements of Z_2^32", "checkpoint",
+    "ring proof, carries", "rows of a shuffle", "elements of Z_2^32", "checkpoint", "stored state",
 }  # fmt: skip
 TABLES = (PROGRAMS["tiny domain"], PROGRAMS["sort by comparison"])
 RUNS = {one.name: one for one in (LOGIC, PRODUCTS, COUNTERS, SHUFFLE, DABITS, RESUMED, GIVEN, *TABLES)}

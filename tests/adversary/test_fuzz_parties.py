@@ -7,6 +7,8 @@ As tests.adversary.test_fuzz: only a `ComityError` may come out, some hundreds o
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import re
 import shutil
@@ -24,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import FastAPI
 from msgspec.structs import replace as replace_struct
 
+from local_stores.receive.client import ApiClient, Reply
+from local_stores.snapshot.record import ContributionId, signatures
 from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import Purpose
 from mpc_ops.errors import ConfigError, PeerProtocolError, PeerUnavailable
@@ -228,6 +232,14 @@ def statements(made: MadeFederation, root: Path) -> list[Target]:
 
     extract, attestation = run.ledgers["de-1"], run.attestations["de-1"]
 
+    of = ContributionId(filed.plan, filed.period, filed.owner, filed.edition)
+    signer, committed = filed.sign_offs[0].signer, "0" * 64
+    signature = base64.b64encode(made.people[signer].sign(of.signed_bytes(committed), Purpose.SIGN_OFF)).decode()
+
+    def signature_file(data: bytes) -> None:
+        state = SimpleNamespace(names=lambda _: [f"{signer}.json"], require=lambda *_, **__: data)
+        signatures(state, of, committed, owner)
+
     def transfer_log(data: bytes) -> None:
         said = re.search(rb'"party":"([a-z0-9-]+)"', data)
         key = keys.get(text(said[1]) if said else "", keys["de-1"])
@@ -242,6 +254,9 @@ def statements(made: MadeFederation, root: Path) -> list[Target]:
         Target("dispute", dispute, [notice.envelope.payload for notice in notices]),
         Target("values of a disputed proof", proof_values, [bytes(96), bytes(512)]),
         Target("sign-off", sign_off, [filed.sign_offs[0].signature.encode()]),
+        Target(
+            "signature of a signer", signature_file, [json.dumps({"signer": signer, "signature": signature}).encode()]
+        ),
         Target("transfer log", transfer_log, [extract.payload]),
         Target("attestation", attested, [attestation.payload]),
     ]
@@ -292,12 +307,17 @@ def api_of(root: Path, made: MadeFederation) -> list[Target]:
     def path(data: bytes) -> None:
         assert request(inner, "GET", f"/v1/{text(data)}", b"") < 500
 
+    def answer(data: bytes) -> None:
+        reader = SimpleNamespace(_ask=lambda *_, **__: Reply(200, data), _ids=lambda _: {})
+        ApiClient._json(reader, "/v1/runs/x")
+
     plan = world.desk.plan.digest
     payloads = [one.envelope.payload for one, _ in signed.values()]
     return [
         Target("API, body", body, [release.to_bytes()]),
         Target("API, notice", notice, payloads),
         Target("API, path", path, [f"periods/{plan}/2026-01".encode(), f"runs/{plan}".encode(), b"runs/x/result"]),
+        Target("answer of an operator's server", answer, [b'{"phase":"COMMITTED"}']),
     ]
 
 
@@ -394,9 +414,10 @@ def sftp(root: Path) -> list[Target]:
 TLS = ("certificate file", "certificate of a peer", "state in a hello", "SSH key")
 SIGNED = (
     "directory entry", "directory entry in a folder", "membership", "card", "dispute", "values of a disputed proof", "sign-off",
+    "signature of a signer",
     "transfer log", "attestation",
 )  # fmt: skip
-API = ("API, body", "API, notice", "API, path")
+API = ("API, body", "API, notice", "API, path", "answer of an operator's server")
 RUNS = {"directory entry in a folder": 10, "dispute": 150, "API, notice": 100, "API, path": 100}
 
 
