@@ -150,7 +150,7 @@ def test_group_by_sums(live, monkeypatch):
     cost = Cost(program, shape).minus(*parts)
     equal = bits - 1 + (live is not None)
     sent = 8 * (9 + equal) + (16 + 8 + 8) * 5 + 8 * bits + (16 + 8 * 4) * 3
-    assert cost == (1 + 2 + 1 + 1 + log2(equal + 1) + 3, [sent] * 3)
+    assert cost == (2 + 1 + 1 + log2(equal + 1) + 3, [sent] * 3)
     same(program, shape, monkeypatch=monkeypatch)
 
 
@@ -225,7 +225,9 @@ def test_intersection_of_ascending_sets(sums, monkeypatch):
         count=(2, 3),
     )
     order, unique = 3 * 12 - 2 - log2(12), any_unit_cost(1, 64)
-    rounds = 1 + log2(12) + unique.depth + 1 + log2(12) + 2 + len(sums) + 3 + 1
+    # The orders are checked beside the merge, which takes more rounds here.
+    assert merged.rounds >= 1 + log2(12) + unique.depth + 1
+    rounds = log2(12) + 2 + len(sums) + 3 + 1
     sent = (
         8 * (2 * (order + unique.words) + 1 + 11)
         + 16 * 5
@@ -244,7 +246,7 @@ def test_intersection_of_sets_in_any_order(monkeypatch):
 
     ordering = Cost(lambda flow, rows: sort(flow, rows, [SortKey("k")]), {"k": 12, "own": 1})
     unique = any_unit_cost(1, 64)
-    rounds, sent = log2(12) + 1 + unique.depth + 2, 8 * (11 + 1 + unique.words) + 16 * 5
+    rounds, sent = log2(12) + 1 + max(unique.depth, 2), 8 * (11 + 1 + unique.words) + 16 * 5
     assert Cost(program, {"k": 12}, {"k": 12}, count=(2, 3)).minus(ordering) == (rounds, [sent] * 3)
     same(program, {"k": 12}, {"k": 12}, monkeypatch=monkeypatch, count=(2, 3))
 

@@ -166,20 +166,20 @@ def match_cost(price, counts, marks, bits, ring, *, ascending):
     out = gates(marks - 1, log2(marks), count) if marks else NOTHING
     same = gates(*costs.equal(key), count)
     if not ascending:
-        out += price.sort(count, key + 1 + bits, ring, key)
-        return out + same + ands(words(count)) + costs.any_row(count)
+        return out + price.sort(count, key + 1 + bits, ring, key) + same + ands(words(count))
     rows = [words(one) for one in counts]
-    out += ands(costs.less(key)[0] * sum(rows), costs.less(key)[1])
+    rising = ands(costs.less(key)[0] * sum(rows), costs.less(key)[1])
     if marks:
-        out += ands(sum(rows))
-    out += costs.any_row(counts[0]).beside(costs.any_row(counts[1])) + ands(1)
-    return out + merge_cost(counts, key, bits, ring) + same
+        rising += ands(sum(rows))
+    rising += costs.any_row(counts[0]).beside(costs.any_row(counts[1])) + ands(1)
+    return out + merge_cost(counts, key, bits, ring).beside(rising) + same
 
 
 def set_cost(price, counts, marks, sums, *, ascending):
     count = sum(counts)
-    out = match_cost(price, counts, marks, 0, sums, ascending=ascending) + b2a(count)
-    return out + table(1, sums, count)
+    check_of = NOTHING if ascending else costs.any_row(count)
+    totals = b2a(count) + table(1, sums, count)
+    return match_cost(price, counts, marks, 0, sums, ascending=ascending) + check_of.beside(totals)
 
 
 @pytest.mark.parametrize("ascending", [False, True])
@@ -236,7 +236,8 @@ def test_common_rows_for_one_position(counts, bound, ascending):
 
     def cost(price: Price) -> Cost:
         few = min(count, bound or count)
-        out = match_cost(price, counts, 0, 4, 1, ascending=ascending) + opening(1)
+        out = match_cost(price, counts, 0, 4, 1, ascending=ascending)
+        out += (NOTHING if ascending else costs.any_row(count)) + opening(1)
         out += price.compact(count, 9 + 4 + 1, 1) + price.blank(few, 9 + 4, 1)
         return out + opening((9 + 4 + 1) * words(few), few, 1, to=(1,))
 

@@ -240,8 +240,7 @@ def group_cost(price, count, key, live, sums, *, order=0, nulls=False, kinds=(),
         more = order + key + nulls + (live or nulls)
         same = same.beside(gates(*costs.equal(more), count))
     cost += same
-    if "distinct_count" in kinds:
-        cost += b2a(count)
+    counted, largest = b2a(count) if "distinct_count" in kinds else NOTHING, NOTHING
     moved, ring = key, sums + ("distinct_count" in kinds)
     if "min" in kinds:
         moved += order
@@ -250,7 +249,8 @@ def group_cost(price, count, key, live, sums, *, order=0, nulls=False, kinds=(),
     if "max" in kinds:
         moved += order
         if nulls:
-            cost += ands(words(count)) + ands(order * words(count))
+            largest = ands(words(count)) + ands(order * words(count))
+    cost += counted.beside(largest)
     cost += price.compact(count, moved + 1, ring)
     return cost + price.blank(min(count, bound or count), moved, ring)
 
@@ -264,7 +264,7 @@ def test_group_by_sums(count, live, bound):
         yield from group_by(flow, rows, keys, wanted, live="live" if live else None, bound=bound)
 
     def cost(price: Price) -> Cost:
-        prepared = ands(9 * words(count)) + b2a(count) + products(count) + products(count)
+        prepared = ands(9 * words(count)).beside(b2a(count) + products(count) + products(count))
         return prepared + group_cost(price, count, 14, live, 4, bound=bound)
 
     check(program, cost, {"a": 9, "a_ok": 1, "b": 4, "x": None, "ok": 1, "live": 1}, count=count)
@@ -368,7 +368,7 @@ def test_windows(count, grouped, live):
 
     def cost(price: Price) -> Cost:
         key, order, nulls = 6 * grouped, 7, ands(6 * words(count))
-        out = b2a(count) + products(count) + nulls + (ands(5 * words(count)) if grouped else NOTHING)
+        out = (b2a(count) + products(count)).beside(nulls, ands(5 * words(count)) if grouped else NOTHING)
         out += price.sort(count, 5 + 6 + 1 + 1 + key + order + live, 2, key + order + live)
         same = gates(*costs.equal(key + live), count) if grouped else NOTHING
         out += same.beside(gates(*costs.equal(key + order + live), count)) + b2a(count)

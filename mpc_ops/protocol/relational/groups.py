@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -124,15 +124,14 @@ def group_by(
     Keys of few bits in a table of at least 2^K rows, with counts, sums, averages and variances only, take no sort if that is cheaper
     (`domain_is_cheaper`): preparation, and then rounds and bytes are those of `domain_groups`. Otherwise:
 
-    Rounds: preparation 0 to 4 (NULLs of keys 1, bits to the ring 2, NULLs of amounts 1, squares 1); then for the pass with the sums,
-        and one more pass for each further column that min, max or distinct_count needs: NULLs of that column 1 (with `live` 2), the
-        sort, ceil(log2 W) for the boundaries (W = K, 1 more with `live`; with a distinct count of O bits K + O and 1 more for
-        NULLs, or with `live`), 2 for max of a column with NULLs, 2 for a distinct count, `compact`, `blank_rows`.
-    Sent: preparation 8 ceil(n/64) per bit of a key with NULLs, 16 n per validity bit and per bit of a Boolean amount, 8 n per amount
-        with NULLs and per square. Per pass: the sort of K + [live] bits, O for the column and 1 for its NULLs, and the sums;
-        8 ceil(n/64) per AND: O for NULLs (with `live` 1 more), W - 1 for the boundaries and again W - 1 for those of a distinct
-        count, 1 + O for max with NULLs; 16 n for a distinct count; compact of K + 1 bits, O each for min and max, 1 for NULLs, and
-        the sums; blank_rows of the same for min(n, bound) rows.
+    Rounds: preparation 0 to 4 (1 for NULLs of keys, beside `summands`); then for the pass with the sums, and one more pass for each
+        further column of O bits that min, max or distinct_count needs: NULLs of that column 1 (with `live` 2), the sort, ceil(log2 W)
+        for the boundaries (W = K, 1 more with `live`; with a distinct count ceil(log2 V), V = K + O, 1 more with `live` or 2 more
+        with NULLs), 2 for max of a column with NULLs, a distinct count or both, `compact`, `blank_rows`.
+    Sent: preparation 8 ceil(n/64) per bit of a key with NULLs, and `summands`. Per pass: the sort of K + [live] bits, O for the
+        column and 1 for its NULLs, and the sums; 8 ceil(n/64) per AND: O for NULLs (with `live` 1 more), W - 1 for the boundaries
+        and V - 1 for those of a distinct count, 1 + O for max with NULLs; 16 n for a distinct count; compact of K + 1 bits, O each
+        for min and max, 1 for NULLs, and the sums; blank_rows of the same without the 1 for min(n, bound) rows.
     Security: malicious with abort in an active session, semi-honest in a passive one.
     Leaks: n, widths, the bound; what the sort and compact open (random orders).
 
@@ -140,9 +139,8 @@ def group_by(
         LocalProtocolError: ROWS_INVALID for keys or aggregates that do not fit the table.
     """
     plan = _plan(rows, keys, aggregates, bound)
-    key = yield from key_planes(flow.stage, rows, keys)
+    key, sums = yield from together(key_planes(flow.stage, rows, keys), summands(flow.stage, rows, plan.sums))
     alive = None if live is None else one_bit(rows, live)
-    sums = yield from summands(flow.stage, rows, plan.sums)
     summed = [None if one == Summand() else sums[one] for one in plan.sums]
     given = len([one for one in summed if one is not None])
     if plan.orders == (None,) and domain_is_cheaper(rows.count, key.planes.width, given, marked=live is not None):
@@ -164,7 +162,10 @@ def distinct(
     bound: int | None = None,
     pivots: int = 1,
 ) -> Steps[Groups]:
-    """Return every combination of keys once. Rounds, bytes, leakage, errors: `group_by` without aggregates."""
+    """Return every combination of keys once.
+
+    Rounds, bytes, security, leaks, errors: as `group_by` without aggregates.
+    """
     result = yield from group_by(flow, rows, keys, [], live=live, bound=bound, pivots=pivots)
     return result
 
@@ -251,7 +252,12 @@ def _result_names(one: Aggregate) -> list[str]:
 
 
 def summands(stage: ComputeStage, rows: Rows, wanted: Sequence[Summand]) -> Steps[dict[Summand, RingVector]]:
-    """Return one vector per summand, NULLs as 0: bits to the ring (2 rounds), times validity (1), squares (1)."""
+    """Return one vector per summand, NULLs as 0.
+
+    Rounds: 2 if there are validity bits or Boolean amounts, 1 more for amounts with NULLs, 1 more for squares.
+    Sent: 16 n bytes per party for each validity bit and each bit of a Boolean amount, 8 n for each amount with NULLs and each square.
+    Security, errors: as `values_to_ring`, `multiply_all`.  Leaks: n and widths.
+    """
     flags = sorted({one.valid for one in wanted if one.valid})
     boolean = sorted(
         {
@@ -364,15 +370,21 @@ class _Pass:
         columns: dict[str, Column] = {"key": apart.key, VALID: ends_of(same[0], apart.alive)}
         for place in range(len(self.sums)):
             columns[f"sum{place}"] = running_sum(apart.rest.ring(f"sum{place}"))
+        wanted: dict[str, Steps[Any]] = {}
         if "distinct_count" in kinds:
             new = ends_of(same[1], apart.alive if apart.has is None else apart.has)
-            columns["distinct_count"] = running_sum((yield from bits_to_ring(stage, new)))
+            wanted["distinct_count"] = bits_to_ring(stage, new)
+        if apart.order is not None and "max" in kinds:
+            wanted["max"] = _last_values(stage, apart.order, apart.has, same[0])
+        found = dict(zip(wanted, (yield from together(*wanted.values())), strict=True))
+        if "distinct_count" in found:
+            columns["distinct_count"] = running_sum(found["distinct_count"])
         if apart.order is not None and "min" in kinds:
             columns["min"] = next_rows(apart.order)
         if apart.has is not None and kinds & {"min", "max"}:
             columns["has"] = next_rows(apart.has)
-        if apart.order is not None and "max" in kinds:
-            columns["max"] = yield from _last_values(stage, apart.order, apart.has, same[0])
+        if "max" in found:
+            columns["max"] = found["max"]
         return Rows(columns)
 
     def _groups(self, ended: Rows, apart: _Sorted) -> Rows:

@@ -18,7 +18,7 @@ from mpc_ops.protocol.circuits.compare import less
 from mpc_ops.protocol.circuits.convert import bits_to_ring
 from mpc_ops.protocol.circuits.products import segment_sums
 from mpc_ops.protocol.core.flow import Flow
-from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.party import Steps, together
 from mpc_ops.protocol.core.rows import Column, Rows, zero_bits
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, and_public, invert, xor
 from mpc_ops.protocol.core.stage import ComputeStage
@@ -70,11 +70,23 @@ class _Matched:
 
     rows: Rows
     match: BooleanPlanes
-    invalid: BooleanPlanes
+    invalid: BooleanPlanes | None
+    again: BooleanPlanes | None = None
+
+    def checked(self, stage: ComputeStage) -> Steps[BooleanPlanes]:
+        """Return whether a set is not valid, as one lane."""
+        if self.again is None:
+            assert self.invalid is not None  # noqa: S101 - a match that was merged is checked already
+            return self.invalid
+        (invalid,) = yield from evaluate(stage, "set-unique", [any_row(self.again)])
+        return invalid
 
 
 def intersection_size(flow: Flow, left: Rows, right: Rows, key: str, *, ascending: bool = False) -> Steps[Intersection]:
-    """Return the size of the intersection of two sets of keys in columns of one name; otherwise as `intersection`."""
+    """Return the size of the intersection of two sets of keys in columns of one name.
+
+    Rounds, bytes, security, leaks, errors: as `intersection` without sums.
+    """
     result = yield from intersection(flow, left, right, [(Key(key), Key(key))], ascending=ascending)
     return result
 
@@ -107,12 +119,13 @@ def intersection(
             behind them. Checked on shares.
         pivots: as in `sort`, without `ascending`.
 
-    Rounds, n = l + r, v validity bits: ceil(log2 v); the sort and ceil(log2 W) (W = K, 1 more if v > 0), 1; or, with `ascending`,
-        1 + ceil(log2 w) (w = K + [v > 0]), 1 more if v > 0, the merge and ceil(log2 W). Then ceil(log2 ceil(n/64)) + 6 (the larger
-        table's rows for `ascending`, and 1) for the check, 2, and 1 with sums.
-    Sent: v - 1 and W - 1 ANDs per row, the check's, 16 n for the matches as numbers, and 8 s (s > 0) for each block of rows
-        (dot_table); the sort of K + [v > 0] + 1 bits and s ring columns, and 1 AND per row; or the merge of the same without the 1,
-        and 3 w - 2 - ceil(log2 w) (v > 0: and 1) per row.
+    Rounds, n = l + r, v validity bits, W = K + [v > 0]: ceil(log2 v); the sort, ceil(log2 W), 1, and ceil(log2 ceil(n/64)) + 6 for the
+        check. With `ascending`: the larger of the merge and of the check, 1 + ceil(log2 W), 1 more if v > 0, ceil(log2 ceil(m/64)) +
+        6 for the larger table's m rows, and 1; then ceil(log2 W), and 2, or 3 with sums, which without `ascending` stand beside the
+        check.
+    Sent: 8 ceil(n/64) per AND: v - 1 and W - 1; 16 n for the matches as numbers, and 8 s (s > 0) for each block of rows (dot_table).
+        The sort of W + 1 bits and s ring columns, 8 ceil(n/64), and `two_tables.any_row` of n rows; or the merge of W bits and s ring
+        columns without row numbers, for each table of m rows 8 ceil(m/64) (3 W - 2 - ceil(log2 W) + [v > 0]) and `any_row`, and 8.
     Security: malicious with abort in an active session, semi-honest in a passive one.
     Leaks: l, r, widths; with `ascending` nothing is opened, else what the sort opens (random orders).
 
@@ -129,13 +142,21 @@ def intersection(
     ):
         raise LocalProtocolError("ROWS_INVALID", "what is summed is over Z_2^64")
     found = yield from _match(flow, both, sums, ascending=ascending, pivots=pivots)
-    flag = yield from bits_to_ring(flow.stage, found.match)
+    invalid, (size, totals) = yield from together(found.checked(flow.stage), _totals(flow.stage, found, sums))
+    return Intersection(size, totals, invalid)
+
+
+def _totals(
+    stage: ComputeStage, found: _Matched, sums: Sequence[str]
+) -> Steps[tuple[RingVector, dict[str, RingVector]]]:
+    """Return the number of common keys, and sums of columns over them."""
+    flag = yield from bits_to_ring(stage, found.match)
     totals: dict[str, RingVector] = {}
     if sums:
         pairs = [sum_with_next(found.rows.ring(name)) for name in sums]
-        table = yield from dot_table(flow.stage, [flag], pairs)
+        table = yield from dot_table(stage, [flag], pairs)
         totals = {name: table[place : place + 1] for place, name in enumerate(sums)}
-    return Intersection(segment_sums(flag, np.array([flag.count], dtype=np.int64)), totals, found.invalid)
+    return segment_sums(flag, np.array([flag.count], dtype=np.int64)), totals
 
 
 def open_intersection(flow: Flow, found: Intersection) -> Steps[tuple[int, dict[str, int]]]:
@@ -183,8 +204,11 @@ def intersection_rows(
         bound: public bound on the common rows; further ones are left out, and the receiver is told.
         pivots: as there.
 
-    Rounds: those of the match (see `intersection`), one opening of one bit, `compact`, `blank_rows`, and the opening to `position`.
-    Sent: likewise; the columns travel through sort (or merge) and compact, the keys and one bit through compact.
+    Rounds: those of `intersection` without the last 2 or 3, one opening of one bit, `compact`, `blank_rows`, and the opening to
+        `position`.
+    Sent: as `intersection` without numbers and sums, where the columns travel through sort (or merge); the opening of one bit;
+        `compact` of the keys (K bits), the columns and 1 bit; `blank_rows` of min(n, bound) rows without the 1 bit; and the opening
+        of these rows with it and of 1 more bit to `position`.
     Leaks: to `position` the common rows, and with a bound whether there are more; to all whether the sets are invalid.
 
     Raises:
@@ -198,7 +222,8 @@ def intersection_rows(
     if any((name in left.columns) == (name in right.columns) for name in columns):
         raise LocalProtocolError("ROWS_INVALID", "a column is one table's")
     found = yield from _match(flow, both, columns, ascending=ascending, pivots=pivots)
-    (flag,) = yield from flow.open([found.invalid])
+    invalid = yield from found.checked(flow.stage)
+    (flag,) = yield from flow.open([invalid])
     refuse_repeated(flow, repeated=bool(flag[0]))
     wanted: dict[str, Column] = {}
     low = 0
@@ -229,12 +254,14 @@ def _match(flow: Flow, both: TwoTables, columns: Sequence[str], *, ascending: bo
         same = yield from _same(flow.stage, table, both, marked=usable is not None)
         own = table.bits(OWN)
         (again,) = yield from and_many(flow.stage, "set-again", [(same, invert(xor(own, next_rows(own))))])
-        (invalid,) = yield from evaluate(flow.stage, "set-unique", [any_row(again)])
-        return _Matched(table, xor(same, again), invalid)
+        return _Matched(table, xor(same, again), None, again)
     split = both.tables[0].count
     runs = [table.without(OWN).cut(0, split), table.without(OWN).cut(split, table.count)]
-    invalid = yield from _out_of_order(flow.stage, [run.bits(KEY) for run in runs], marked=usable is not None)
-    merged = yield from merge_sorted(flow, runs, [SortKey(KEY)], stable=False)
+    # Nothing is opened, so the check of the orders takes no rounds of its own.
+    merged, invalid = yield from together(
+        merge_sorted(flow, runs, [SortKey(KEY)], stable=False),
+        _out_of_order(flow.stage, [run.bits(KEY) for run in runs], marked=usable is not None),
+    )
     same = yield from _same(flow.stage, merged, both, marked=usable is not None)
     return _Matched(merged, same, invalid)
 

@@ -16,7 +16,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.circuits.boolean import evaluate
 from mpc_ops.protocol.circuits.convert import bits_to_ring
 from mpc_ops.protocol.core.flow import Flow
-from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.party import Steps, together
 from mpc_ops.protocol.core.rows import Column, Rows
 from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, invert, ring_zero
 from mpc_ops.protocol.order.sort import SortKey, sort
@@ -78,10 +78,12 @@ def windows(
     Returns:
         The table in its new order, with the figures.
 
-    Rounds: 1 for NULLs in keys, for running sums 2 for bits to the ring and 1 for NULLs; the sort; ceil(log2 W) for groups (W = K, 1
-        more with `live`) or ties (W = K + O); 2 for a dense rank; for groups, and for a rank, one `spread` each.
-    Sent: the sort of K + O + [live] bits, all columns and one ring column per running sum; 8 (W - 1) ceil(n/64) for groups and for
-        ties; 16 n for a dense rank; spread by shuffle of one ring column per figure, and of one for a rank.
+    Rounds: the larger of 1 (for NULLs in keys) and `summands` of the running sums; the sort; ceil(log2 W), W = K + O with a rank or
+        dense rank, else K for groups, 1 more with `live`; 2 for a dense rank; for groups, and for a rank, one `spread` each.
+    Sent: 8 ceil(n/64) per bit of a key with NULLs; `summands`; the sort of K + O + [live] bits, all columns and one ring column per
+        running sum; 8 (W - 1) ceil(n/64) for groups (W = K + [live]) and for ties (W = K + O + [live]); 16 n for a dense rank; for
+        groups the spread of one ring column per running sum, one for dense ranks, and one for row numbers and ranks together; for
+        ranks the spread of one ring column.
     Security: malicious with abort in an active session, semi-honest in a passive one.
     Leaks: n, widths; what sort and spread open (random orders).
 
@@ -90,10 +92,11 @@ def windows(
     """
     _check(rows, wanted, order_by)
     added = [_summand(one) for one in wanted if one.kind == "running_sum"]
-    sums = yield from summands(flow.stage, rows, added)
-    planes = [(yield from sort_planes(flow.stage, rows, order_by))]
-    if partition_by:
-        planes.append((yield from key_planes(flow.stage, rows, partition_by)).planes)
+    keys = [key_planes(flow.stage, rows, partition_by)] if partition_by else []
+    sums, order, *groups = yield from together(
+        summands(flow.stage, rows, added), sort_planes(flow.stage, rows, order_by), *keys
+    )
+    planes: list[BooleanPlanes] = [order, *(group.planes for group in groups)]
     if live is not None:
         planes.append(invert(one_bit(rows, live)))
     table = rows.plus({_KEY: concat(planes), **{f"{_SUM}{at}": sums[one] for at, one in enumerate(added)}})
