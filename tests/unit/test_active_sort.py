@@ -1,12 +1,15 @@
 """Sorts and merges: exact rounds and bytes given the public number of comparisons of each level, choices, refusals."""
 
 import random
+import tracemalloc
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from mpc_ops.errors import Abort, LocalProtocolError
+from mpc_ops.protocol.core.rows import Rows
+from mpc_ops.protocol.core.shares import boolean_of
 from mpc_ops.protocol.order import sort as sort_module
 from mpc_ops.protocol.order import sort_quick
 from mpc_ops.protocol.order.merge_plan import merge_layers
@@ -16,13 +19,18 @@ from mpc_ops.protocol.order.sort_plan import MAX_PIVOTS, MAX_ROWS, QuickPlan
 from mpc_ops.protocol.order.sort_quick import block_size
 from mpc_ops.protocol.order.sort_radix import radix_passes, rows_travel
 from mpc_ops.protocol.proofs.proof_and import AndLog, proof_bytes, proof_rounds
-from tests.support.active import SMALL_LAYOUT
+from mpc_ops.ring.planes import to_planes
+from tests.support.active import SMALL_LAYOUT, run_flow
 from tests.support.relational import SECURITIES, refusal, run_table, sent_by, tables
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(AndLog, "layout", SMALL_LAYOUT)
+
+
+BYTES_A_ROW = 48
+"""Six times the shares of the inputs."""
 
 
 def log2(number: int) -> int:
@@ -113,8 +121,8 @@ def test_levels_of_many_comparisons_are_compared_in_blocks(security, pivots, mon
     values, whole = run_table(program, spec, security=security)
     levels = Watched.made[0].compared
     monkeypatch.setattr(sort_quick, "LEAST_BLOCK", 64)
-    size = block_size(count, pivots)
-    assert size == {1: 128, 3: 192}[pivots]
+    size = block_size(security, count, pivots)
+    assert size == (128 if (security, pivots) == ("passive", 1) else 192)
     again, blocks = run_table(program, spec, security=security)
     order = sorted(range(count), key=lambda row: keys[row])
     assert values == again == [[keys[row] for row in order], order]
@@ -125,9 +133,18 @@ def test_levels_of_many_comparisons_are_compared_in_blocks(security, pivots, mon
     assert [blocks.rounds[party] - whole.rounds[party] for party in range(3)] == [more] * 3
 
 
-@pytest.mark.parametrize(("count", "pivots", "size"), [(2, 1, 1 << 18), (10**5, 7, 1 << 20), (3 * 10**6, 1, 750_016)])
-def test_blocks_are_large_enough_for_few_rounds_and_in_proportion_to_the_rows(count, pivots, size):
-    assert block_size(count, pivots) == size
+@pytest.mark.parametrize(
+    ("security", "count", "pivots", "size"),
+    [
+        ("passive", 2, 1, 1 << 18),
+        ("passive", 10**5, 7, 1 << 20),
+        ("passive", 3 * 10**6, 1, 750_016),
+        ("active", 3 * 10**6, 1, 1_500_032),
+        ("passive", 3 * 10**6, 7, 1_500_032),
+    ],
+)
+def test_blocks_are_large_enough_for_few_rounds_and_in_proportion_to_the_rows(security, count, pivots, size):
+    assert block_size(security, count, pivots) == size
 
 
 @pytest.mark.parametrize("pivots", [1, 7])
@@ -144,6 +161,30 @@ def test_a_level_says_the_same_pairs_in_blocks_of_any_size_and_moves_columns_wit
             assert np.array_equal(np.concatenate([other for _, other in blocks]), right)
         plan.take(rank[plan.order[left]] < rank[plan.order[right]])
         assert np.array_equal(moved, rank[plan.order].astype(np.uint8))
+
+
+def test_a_sort_holds_a_bounded_number_of_bytes_a_row(monkeypatch):
+    """Three parties in one process, messages on their way included; beside its shares of the inputs, 8 bytes a row."""
+    monkeypatch.setattr(sort_quick, "LEAST_BLOCK", 64)
+    count, width = 1 << 16, 32
+    rng = np.random.default_rng(1)
+    plain = to_planes(rng.integers(0, 1 << width, count, dtype=np.uint64), width)
+    parts = [rng.integers(0, 1 << 64, plain.shape, dtype=np.uint64) for _ in range(2)]
+    parts.append(parts[0] ^ parts[1] ^ plain)
+
+    def program(flow):
+        stage = flow.stage
+        key = boolean_of(stage, count, parts[stage.party], parts[(stage.party + 1) % 3])
+        out = yield from sort(flow, Rows({"key": key}), [SortKey("key")])
+        return out.count
+
+    tracemalloc.start()
+    try:
+        assert run_flow(program, security="passive").done
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / 3 / count < BYTES_A_ROW
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8])

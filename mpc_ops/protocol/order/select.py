@@ -90,7 +90,7 @@ def select_places(flow: Flow, words: KeyWords, ranks: Sequence[int]) -> Steps[Ro
     Rounds, bytes, security: see `select`.  Leaks: those places, and bits about other rows, which say nothing if rows were shuffled.
     """
     plan = _Plan(words.count, ranks)
-    size = block_size(words.count, 1)
+    size = block_size(flow.security, words.count, 1)
     level = 0
     while (pairs := plan.pairs()) is not None:
         bits = yield from compared(flow, f"select{level}", words, pairs, size)

@@ -25,7 +25,10 @@ __all__ = ["LEAST_BLOCK", "NUMBER", "KeyWords", "block_size", "compared", "opene
 LEAST_BLOCK = 1 << 18
 """Comparisons of a block, at least, times (1 + pivots) / 2: who takes more pivots wants fewer rounds, and gives memory for them."""
 _BLOCKS = 4
-"""With one pivot a block has at least this part of the rows, twice as much with more, so that a level has a bounded number of blocks."""
+"""With one pivot in a passive session a block has at least this part of the rows, so that a level has a bounded number of blocks.
+
+Twice as much with more pivots, and in an active session, where the proofs of a block cost more rounds than itself.
+"""
 _LATE = 2
 """Rounds between blocks. The first two steps hold most of a block's planes: so no two blocks are in them at the same time."""
 
@@ -62,13 +65,13 @@ def quick_order(flow: Flow, words: KeyWords, pivots: int) -> Steps[Places]:
 
     Rounds: for each level those of `compared` with blocks of `block_size`, and those of one opening.
     Sent: for each level those of `compared`, and the opening of one bit for each comparison.
-    Memory: beside `words` about 30 bytes a row with 64-bit keys and one pivot, if there are more than 8 LEAST_BLOCK rows.
+    Memory: beside `words` about 5 bytes a row and 5/8 w bytes for each of the comparisons of a block.
     Security: as `less` and `flow.open`.
     Leaks: the order of the rows that it is given, which says nothing if they were shuffled and no two keys are equal.
     """
     plan = QuickPlan(words.count, pivots, words.columns)
     while (pairs := plan.pairs()) is not None:
-        size = block_size(words.count, pivots)
+        size = block_size(flow.security, words.count, pivots)
         bits = yield from compared(flow, f"level{plan.levels}", words, pairs, size)
         del pairs
         opened = yield from opened_bits(flow, bits)
@@ -76,10 +79,10 @@ def quick_order(flow: Flow, words: KeyWords, pivots: int) -> Steps[Places]:
     return plan.order
 
 
-def block_size(count: int, pivots: int) -> int:
-    """Return how many comparisons are made at a time: whole words, enough that a block's bytes weigh more than its round."""
-    least = LEAST_BLOCK * (1 + pivots) // 2
-    return -(-max(least, count // (_BLOCKS if pivots == 1 else _BLOCKS // 2)) // WORD_BITS) * WORD_BITS
+def block_size(security: str, count: int, pivots: int) -> int:
+    """Return how many comparisons are made at a time: whole words, enough that a block's bytes weigh more than its rounds."""
+    part = _BLOCKS if (security, pivots) == ("passive", 1) else _BLOCKS // 2
+    return -(-max(LEAST_BLOCK * (1 + pivots) // 2, count // part) // WORD_BITS) * WORD_BITS
 
 
 def opened_bits(flow: Flow, blocks: Sequence[BooleanPlanes]) -> Steps[NDArray[np.bool_]]:
