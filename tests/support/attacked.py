@@ -22,6 +22,7 @@ from mpc_ops.protocol.core.rows import Rows
 from mpc_ops.protocol.order.shuffle import shuffle
 from tests.support.active import share_bits, share_ring
 from tests.support.adversary import Program
+from tests.support.attacked_nulls import NULLS
 from tests.support.attacked_relational import RELATIONAL
 from tests.support.attacked_resumed import CHECKPOINT
 from tests.support.attacked_tables import TABLES
@@ -239,7 +240,7 @@ SHUFFLE = Program(
 
 CORE: dict[str, Program] = {one.name: one for one in (LOGIC, PRODUCTS, COUNTERS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)}
 """Programs that a test run attacks in every way."""
-PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in (*TABLES, *RELATIONAL, CHECKPOINT)}}
+PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in (*TABLES, *RELATIONAL, *NULLS, CHECKPOINT)}}
 """All programs: `make adversary`."""
 LARGE = ("join many", "quantile")
 """Programs whose runs take long: left out of a test run."""

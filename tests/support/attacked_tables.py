@@ -144,7 +144,7 @@ def _many(flow, left, right):
 
 
 MANY = program(
-    "join many", (([1], [1, 1], [5, 6]), ([0], [0, 0], [5, 6])), [{"id": 1}, {"ref": 1, "amount": 3}], _many,
+    "join many", (([1], [1, 1], [5, 6]), ([0], [0, 0], [5, 6])), [{"id": 2}, {"ref": 2, "amount": 3}], _many,
     lambda ids, refs, amounts: [[0], sorted(amounts)],
 )  # fmt: skip
 
@@ -213,15 +213,16 @@ SUPPRESS = program(
 
 def _divide(flow, rows):
     quotient = yield from divide_public(flow.stage, rows.ring("x"), 3)
+    nearest = yield from divide_public(flow.stage, rows.ring("x"), 3, rounding="half_even")
     ratio, known = yield from divide_shared(
         flow.stage, rows.ring("small"), rows.ring("by"), widths=(3, 2), rounding="half_even"
     )
-    return (yield from flow.open([quotient, ratio, known]))
+    return (yield from flow.open([quotient, nearest, ratio, known]))
 
 
 DIVIDE = program(
     "divide", (([7, M - 9], [6, 5], [3, 0]), ([6, M - 8], [4, 7], [2, 0])), [{"x": 0, "small": 0, "by": 0}], _divide,
-    lambda x, small, by: [[2, M - 3], [2, 0], [1, 0]],
+    lambda x, small, by: [[2, M - 3], [2, M - 3], [2, 0], [1, 0]],
 )  # fmt: skip
 
 
@@ -271,13 +272,13 @@ SELECT = program(
 
 
 def _quantile(flow, rows):
-    found, some = yield from quantile(flow, rows, SortKey("key", valid="ok"), ["amount"], (1, 2))
-    return (yield from flow.open([found.ring("amount"), some]))
+    found, some = yield from quantile(flow, rows, SortKey("key", valid="ok"), ["amount", "note"], (1, 2))
+    return (yield from flow.open([found.ring("amount"), found.bits("note"), some]))
 
 
 QUANTILE = program(
-    "quantile", (([5, 1, 3], [1, 1, 1], [10, 20, 30]), ([6, 0, 2], [1, 1, 1], [10, 21, 30])),
-    [{"key": 3, "ok": 1, "amount": 0}], _quantile, lambda keys, ok, amounts: [[amounts[2]], [1]],
+    "quantile", (([5, 1, 3], [1, 1, 1], [10, 20, 30], [1, 2, 3]), ([6, 0, 2], [1, 1, 1], [10, 21, 30], [0, 1, 3])),
+    [{"key": 3, "ok": 1, "amount": 0, "note": 2}], _quantile, lambda keys, ok, amounts, notes: [[amounts[2]], [notes[2]], [1]],
 )  # fmt: skip
 
 TABLES = [*SORTS, COMPACT, MERGE, GROUPS, JOIN, MANY, SETS, GATE, SUPPRESS, DIVIDE, DOMAIN, DABITS, SELECT, QUANTILE]

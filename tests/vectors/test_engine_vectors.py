@@ -5,14 +5,17 @@ A body that the vectors give as a digest comes from an honest run, and is checke
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mpc_ops import protocol
 from mpc_ops.kernels import using
 from mpc_ops.kernels.choice import Backend
 from mpc_ops.protocol.core.party import Address, Message, Party
@@ -21,7 +24,7 @@ from mpc_ops.protocol.core.shares import BooleanShare, RingShare
 from mpc_ops.protocol.core.terms import PartyKeys, SessionTerms
 from mpc_ops.randomness import PairKeys
 from mpc_ops.ring import from_bytes
-from tests.support.adversary import Case, plain_of, traitor
+from tests.support.adversary import Case, plain_of, step_kind, traitor
 from tests.support.kernels import needs_compiled
 from tests.vectors.engine_vectors import PROGRAMS, SEED, SHUFFLE, operations
 from tests.vectors.table_vectors import TABLE_PROGRAMS, slug
@@ -136,6 +139,41 @@ def test_results_are_those_of_the_plaintext(name: str) -> None:
     program, data = TABLE_PROGRAMS[name], load(name)
     for position in range(3):
         assert as_numbers(data["results"][position]) == plain_of(program.plain(program.cases[0], position))
+
+
+SENDING = {"exchange", "exchange_vouched", "evaluate", "and_many", "_and_taken"}
+"""Functions that send something under the name of a step, which is one of their first arguments."""
+
+
+def literal(node: ast.expr) -> str | None:
+    """Text that stands in the source, with a sign for what is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "#" for part in node.values)
+    return None
+
+
+def steps_of_protocols() -> set[str]:
+    """Names of steps that stand in the protocols' source."""
+    found = set()
+    for path in Path(protocol.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None)
+            if name in SENDING:
+                texts = [text for one in node.args[:2] if (text := literal(one)) is not None]
+                found |= {step_kind(text) for text in texts[:1]}
+    return found
+
+
+def test_every_step_that_a_protocol_names_is_in_the_vectors() -> None:
+    published = {step_kind(address.step) for name in ALL for address in messages(name)}
+    steps = steps_of_protocols()
+    assert {"shuffle-#", "ring-products", "checkpoints", "suppress"} <= steps
+    # What is filled in is anything; circuits append the number of their step.
+    forms = {step: re.compile(re.escape(step).replace(r"\#", ".+") + "(/#)?") for step in steps}
+    assert not {step for step, form in forms.items() if not any(map(form.fullmatch, published))}
 
 
 @pytest.mark.parametrize("kernels", ["numpy", pytest.param("compiled", marks=needs_compiled)])
