@@ -90,6 +90,7 @@ def test_the_numbers_that_the_module_names():
         (costs.equal, [15, 31, 47, 63]),
         (costs.top_bit, [51, 114, 177, 241]),
         (costs.is_zero, [44, 92, 140, 188]),
+        (costs.prefix, [49, 129, 209, 321]),
         (costs.low_bits, [66, 174, 286, 426]),
     ):
         assert [circuit(width)[0] for width in (16, 32, 48, 64)] == ands_of

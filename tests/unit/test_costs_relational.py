@@ -140,9 +140,10 @@ def monomials(count, columns, low, high, *, plain):
         return sum(mask.bit_count() == size for mask in range(2**bits))
 
     cost, made = NOTHING, 0
-    for size in range(1, max(low, log2(high) if high else 0) + 1):
-        each = columns * of_bits(low, size) + (of_bits(low, size) * plain if size > 1 else 0)
-        each += sum(of_bits(high, bits) for bits in range(2 ** (size - 1) + 1, min(2**size, high) + 1))
+    for number in range(1, max(low, log2(high) if high else 0) + 1):
+        # What is counted is the public 1: its monomials of one bit are there.
+        each = columns * of_bits(low, number) + plain * of_bits(low, number + 1)
+        each += sum(of_bits(high, bits) for bits in range(2 ** (number - 1) + 1, min(2**number, high) + 1))
         made += each
         cost += products(each * count)
     assert made == columns * (2**low - 1) + 2**high - high - 1 + (2**low - low - 1) * plain
@@ -150,7 +151,7 @@ def monomials(count, columns, low, high, *, plain):
 
 
 @pytest.mark.parametrize(
-    ("width", "columns", "count"), [(1, 1, 1), (2, 2, 65), (4, 1, 64), (7, 1, 5), (3, 0, 10), (2, 1, 0)]
+    ("width", "columns", "count"), [(1, 1, 1), (2, 2, 65), (4, 1, 64), (7, 1, 5), (3, 0, 10), (7, 0, 3), (2, 1, 0)]
 )
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("marked", [False, True])

@@ -153,7 +153,8 @@ def _cut(shapes: Sequence[tuple[B, tuple[int, ...]]], z: tuple[RingArray, RingAr
 def evaluate(stage: ComputeStage, step: str, circuits: Sequence[Circuit[B, T]]) -> Steps[list[T]]:
     """Run circuits side by side and return their results in order.
 
-    Rounds: the depth of the deepest circuit. Bytes per party: 8 per gate word of all circuits. Errors: as `and_many`.
+    Rounds: the depth of the deepest circuit; a step in which no circuit has a gate is no round. Bytes per party: 8 per gate word of
+    all circuits, so 8 ceil(n/64) for each AND a value of n values. Security, leakage, errors: as `and_many`.
     """
     results: dict[int, T] = {}
     pairs: list[tuple[B, B]] = []
@@ -197,7 +198,7 @@ def _step(
 def mux(bit: B, when_one: B, when_zero: B) -> Circuit[B, B]:
     """Return `when_one` where the bit is 1, else `when_zero`: z = y ^ (b & (x ^ y)).
 
-    ANDs: width per value; depth 1.
+    ANDs per value: the width; depth 1.
     """
     difference = xor(when_one, when_zero)
     (chosen,) = yield [(repeat_plane(bit, difference.width), difference)]

@@ -132,8 +132,8 @@ def ring_to_bits(stage: ComputeStage, x: RingVector, width: int = 64) -> Steps[B
     The components' bits are Boolean sharings that cost nothing; a carry-save step and a prefix adder add them
     (compare.arithmetic_bits). Several conversions and comparisons share their rounds through boolean.evaluate.
 
-    Rounds: 2 + ceil(log2(width - 2)) for width > 3, so 8 for 64 bits.  Sent: 8 bytes per AND and 64 elements: 426 ANDs, 53.25
-        bytes an element, for 64 bits.
+    Rounds: the depth of `compare.arithmetic_bits`, 2 + ceil(log2(width - 2)) from 3 bits on: 8 for 64 bits.  Sent: 8 ceil(n/64)
+        bytes per party for each of its ANDs: 426, 53.25 bytes an element, for 64 bits.
     Security: as AND: in an active stage its gates are logged and proven by recipe A.  Leaks: n and width.
 
     Raises:
@@ -147,7 +147,7 @@ def ring_to_bits(stage: ComputeStage, x: RingVector, width: int = 64) -> Steps[B
 def inject(stage: ComputeStage, bit: BooleanPlanes, x: RingVector) -> Steps[RingVector]:
     """Return the share of b*x lane by lane: x where the bit is 1, else 0.
 
-    Rounds: 3.  Sent: 24 n bytes per party.  Security, errors: as `bits_to_ring`, `multiply`.  Leaks: n.
+    Rounds: 3 (none if n = 0).  Sent: 24 n bytes per party.  Security, errors: as `bits_to_ring`, `multiply`.  Leaks: n.
     """
     _same_count(bit, x)
     flag = yield from bits_to_ring(stage, bit)
@@ -160,7 +160,8 @@ def inject_sums(
 ) -> Steps[tuple[RingVector, RingVector]]:
     """Return the shares of SUM(b*x) and of COUNT(b) over consecutive segments (`ends` as in products.dots).
 
-    Rounds: 3.  Sent: 16 n + 8 m bytes per party for n lanes and m segments; the count costs nothing more.
+    Rounds: 3 (2 less if n = 0, 1 less if m = 0).  Sent: 16 n + 8 m bytes per party for n lanes and m segments; the count costs nothing
+        more.
     Security, errors: as `bits_to_ring`, `dots`.  Leaks: n and the segments.
     """
     _same_count(bit, x)

@@ -91,7 +91,7 @@ def _read(body: Body, count: int) -> RingArray:
 def bits_to_counters(stage: ComputeStage, bit: BooleanPlanes) -> Steps[CounterVector]:
     """Return the share over Z_2^32 of one bit per value, 0 or 1, shape (n,): as `convert.bits_to_ring`, at half the bytes.
 
-    Rounds: 2.  Sent: 8 n bytes per party.  Security, errors: as `multiply_counters`.  Leaks: n.
+    Rounds: 2 (none if n = 0).  Sent: 8 n bytes per party.  Security, errors: as `multiply_counters`.  Leaks: n.
 
     Raises:
         LocalProtocolError: PLANES_INVALID for a share of another width.

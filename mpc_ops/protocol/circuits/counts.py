@@ -167,7 +167,7 @@ def _lanes_of_words(column: Bits, cells: int) -> Bits:
 
 
 def side_by_side(circuits: Sequence[Circuit[Bits, Any]]) -> Circuit[Bits, list[Any]]:
-    """Run circuits in the same steps, as one circuit; results in order. Depth: that of the deepest."""
+    """Run circuits in the same steps, as one circuit; results in order. ANDs: those of all; depth: that of the deepest."""
     results: list[Any] = [None] * len(circuits)
     wanted: dict[int, Sequence[tuple[Bits, Bits]]] = {}
 
@@ -220,7 +220,7 @@ def popcount(members: Bits) -> Circuit[Bits, Bits]:
     Returns:
         c values of bit_length(u) bits.
 
-    Cost: `popcount_cost`.
+    AND words: c (w - ones(w)) + ceil(c/64) t(w) for u = 64 w, see the module; depth floor(log2 u). `popcount_cost`.
 
     Raises:
         LocalProtocolError: PLANES_INVALID for no planes, no bits, or a tail that would be counted.
@@ -261,7 +261,10 @@ def popcount_cost(cells: int, units: int) -> Cost:
 
 
 def count_planes(planes: Bits) -> Circuit[Bits, Bits]:
-    """Return how many planes are set in each lane: values of bit_length(width) bits. Cost: `count_planes_cost`."""
+    """Return how many planes are set in each lane: values of bit_length(w) bits.
+
+    ANDs per lane: w - ones(w) for w planes; depth floor(log2 w). `count_planes_cost`.
+    """
     column, out = planes, []
     width = planes.width.bit_length()
     for weight in range(width):
@@ -279,7 +282,10 @@ def count_planes_cost(lanes: int, planes: int) -> Cost:
 
 
 def any_in_groups(planes: Bits, groups: int) -> Circuit[Bits, Bits]:
-    """Return the OR of every `width / groups` consecutive planes, one plane per group. Cost: `any_cost`."""
+    """Return the OR of every s = `width / groups` consecutive planes, one plane per group.
+
+    ANDs per lane: groups (s - 1); depth ceil(log2 s). `any_cost`.
+    """
     if groups < 1 or planes.width % groups or not planes.width:
         raise LocalProtocolError("PLANES_INVALID", "planes do not split into groups", expected=groups, got=planes.width)
     words = planes.first.shape[1]
@@ -309,7 +315,10 @@ def any_cost(groups: int, size: int, words: int) -> Cost:
 
 
 def any_unit(members: Bits) -> Circuit[Bits, Bits]:
-    """Return whether a plane has any bit set, as one lane per plane (u a multiple of 64, not 0). Cost: `any_unit_cost`."""
+    """Return whether a plane has any bit set, as one lane per plane (u a multiple of 64, not 0).
+
+    AND words: c (w - 1) + 63 ceil(c/64) for c planes and u = 64 w; depth ceil(log2 w) + 6. `any_unit_cost`.
+    """
     cells, words = members.first.shape
     if not cells or not words or members.count % WORD_BITS:
         raise LocalProtocolError("PLANES_INVALID", "a membership table has whole words", got=members.count)

@@ -68,7 +68,7 @@ class DaBits:
 def make_dabits(stage: ComputeStage, count: int) -> Steps[DaBits]:
     """Make random bits shared both ways.
 
-    Rounds: 2.  Sent: 16 n bytes per party.  Security: as `multiply`: proven at the stage's barrier in an active session.
+    Rounds: 2 (none if n = 0).  Sent: 16 n bytes per party.  Security: as `multiply`: proven at the stage's barrier in an active session.
     Leaks: n.
     """
     bits = random_boolean(stage, count, 1)

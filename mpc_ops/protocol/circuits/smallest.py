@@ -26,6 +26,10 @@ def first_smallest(keys: Bits) -> Circuit[Bits, Bits]:
 
     All pairs within groups of 64 lanes are compared, then the groups' winners. Groups are consecutive, so the earlier of two
     equal winners is the earlier lane.
+
+    AND words for n lanes of w bits, g = min(n, 64) lanes a group and q pairs within groups: (3 w - 2 - ceil(log2 w)) ceil(q/64) +
+    (g - 1) ceil(n/64); depth 1 + ceil(log2 w) + ceil(log2 g). For n > 64 further (w + 1) ceil(n/64), depth 2, and those of
+    ceil(n/64) lanes. One lane costs nothing. `first_smallest_cost`.
     """
     count = keys.count
     if count == 1:

@@ -94,6 +94,8 @@ Steps: TypeAlias = Generator[tuple[Round, ...], tuple[Inbound, ...], T]
 def together(*protocols: Steps[Any]) -> Steps[list[Any]]:
     """Run independent protocols in the same rounds and return their results in order.
 
+    Rounds: those of the longest.  Sent: what all send.
+
     In each round all protocols say first what they send, in the given order; then each gets its inbound messages, in the
     same order. So an earlier protocol's check of a round is done before a later one looks at that round.
     """

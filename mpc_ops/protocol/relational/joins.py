@@ -63,7 +63,7 @@ class Joined:
 def require_unique(flow: Flow, joined: Joined) -> Steps[None]:
     """Open whether a join's primary keys repeat, to all; for joins that kept it secret.
 
-    Rounds, bytes: one opening of one bit.  Leaks: that bit.
+    Rounds, bytes, security: one opening of one bit, none for a join that has no such bit.  Leaks: that bit.
 
     Raises:
         Abort: JOIN_NOT_UNIQUE if they do.

@@ -58,7 +58,7 @@ class JoinedMany:
 def require_bound(flow: Flow, joined: JoinedMany) -> Steps[None]:
     """Open whether there were more pairs than rows, to all.
 
-    Rounds, bytes: one opening of one bit.  Leaks: that bit.
+    Rounds, bytes, security: one opening of one bit.  Leaks: that bit.
 
     Raises:
         Abort: JOIN_BOUND_EXCEEDED if there were.
@@ -101,9 +101,18 @@ def join_many(
         right_live: the same of the right table.
         pivots: as in `sort`.
 
-    Rounds and bytes: three sorts (of p + f rows by key, of p + m by slot numbers, of m + f by row numbers), three `spread`s, three
-        `compact`s and one `put_back` of such sizes; B2A of 2 (p + f) bits, p + f products, A2B of p starts and m numbers.
-    Security: theirs.
+    Rounds, one after another, for n = p + f rows, v validity bits and m slots; L and R are the bits and ring columns of the left
+        table and of the payload, K the keys' bits, s = bit_length(max(p f, m)), t = bit_length(f + m), u = ceil(log2(f + m)):
+        ceil(log2 v); the sort of n rows of K + [v > 0] + 1 bits, L and R, by K + [v > 0] bits; ceil(log2(K + [v > 0])); 2; 1; two
+        `spread`s of a ring column; 1; `compact` of n rows of L, R, 1 bit and 2 ring columns;
+        `ring_to_bits` of p values of s bits; the sort of p + m rows of L, s + 1 bits and a ring column, by s bits; `spread` of L and
+        a ring column; `compact` of L, 1 bit and a ring column;
+        `ring_to_bits` of m values of t bits; with a payload the sort of f + m rows of R, t + 1 + u bits, by t bits; `spread` of R;
+        `put_back` of R with places of u bits;
+        `ring_to_bits` of one value of s bits; ceil(log2 s). None if p or f is 0.
+    Sent: theirs; and 8 ceil(n/64) bytes per party for each of v - 1 and K + [v > 0] - 1 ANDs, 48 n for B2A and two products a row,
+        and 8 (ceil(m/64) + 1) for each of 2 s - 2 - ceil(log2 s) ANDs.
+    Security: malicious with abort in an active session, semi-honest in a passive one.
     Leaks: p, f, m and the widths; what is opened are shuffled places and comparison bits of shuffled unique keys.
 
     Raises:

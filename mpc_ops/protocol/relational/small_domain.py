@@ -99,8 +99,9 @@ def domain_sums(
     Returns:
         For every column, and for the count, 2^w elements; entry g belongs to key value g.
 
-    Rounds, for each block of BLOCK_ROWS rows: 2 for the key's bits, 1 more with marks, l for the low bits' monomials (at least ceil(log2 h) for the h = w - l high
-        ones), 1 for the dot products (none if h = 0).
+    Rounds, for each block of BLOCK_ROWS rows: 2 for the key's bits, 1 more with marks and c > 0, l for the low bits' monomials (at
+        least ceil(log2 h) for the h = w - l high ones; l - 1 without columns, whose bits are there), 1 for the dot products (none if
+        h = 0).
     Sent: 8 n (2 w + p) bytes per party, p = c (2^l - 1) + 2^h - h - 1 (with a count 2^l - l - 1 more), and 8 bytes per dot
         product, c 2^l (2^h - 1) of them (with a count (2^l - 1)(2^h - 1) more), for each block of rows (dot_table). l minimises
         p. Marks: 8 n (2 + c) more, and a count is then one column more. For w = 7 and one column 256 bytes a row.

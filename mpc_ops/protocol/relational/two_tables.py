@@ -26,7 +26,10 @@ OWN = "(first table)"
 
 
 def any_row(bits: BooleanPlanes) -> Circuit[BooleanPlanes, BooleanPlanes]:
-    """Return whether any row of a plane is set, as one lane; cost: `counts.any_unit_cost(1, n)` for whole words."""
+    """Return whether any row of a plane is set, as one lane.
+
+    AND words for n rows: ceil(n/64) + 62; depth ceil(log2 ceil(n/64)) + 6. None for no row.
+    """
     if bits.count == 0:
         return zero_bits(bits, 1)
     first, second = (clear_tail(part, bits.count) for part in (bits.first, bits.second))
@@ -82,7 +85,8 @@ class TwoTables:
     def usable(self, stage: ComputeStage) -> Steps[BooleanPlanes | None]:
         """Return whether a row may match: it is live and has all keys; None if all rows may.
 
-        Rounds: ceil(log2 v) for v validity bits.  Sent: 8 (v - 1) ceil(n/64) bytes.
+        Rounds: ceil(log2 v) for v validity bits (that of a pair of keys, and of live rows, counts once).  Sent: 8 (v - 1)
+        ceil(n/64) bytes per party.
         """
         columns = [
             stacked([self.bits_or_ones(0, ours), self.bits_or_ones(1, theirs)])
