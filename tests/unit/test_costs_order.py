@@ -172,8 +172,8 @@ class Pairs:
         return left, left + 1
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 64), (64, 64), (120, 128)])
-def test_comparisons_in_blocks_cost_a_round_more_for_each_block(count, size):
+@pytest.mark.parametrize(("count", "size"), [(1, 64), (64, 64), (200, 64), (130, 128)])
+def test_comparisons_in_blocks(count, size):
     def program(flow, rows):
         blocks = yield from compared(flow, "level", KeyWords([rows.bits("a")]), Pairs(count), size)
         yield from opened_bits(flow, blocks)
@@ -181,7 +181,7 @@ def test_comparisons_in_blocks_cost_a_round_more_for_each_block(count, size):
     blocks = [min(size, count - start) for start in range(0, count, size)]
     ands_of, depth = costs.less(9)
     gate_words = sum(ands_of * words(block) for block in blocks)
-    cost = ands(gate_words, len(blocks) + log2(9)) + opening(*map(words, blocks))
+    cost = ands(gate_words, 2 * len(blocks) - 1 + log2(9)) + opening(*map(words, blocks))
     assert depth == 1 + log2(9)
     check(program, cost, {"a": 9}, count=9)
 

@@ -56,7 +56,10 @@ class Flow(ABC):
 
     @abstractmethod
     def finish(self) -> Steps[None]:
-        """End the present stage without opening anything: prove what it logged and exchange ACCEPT."""
+        """End the present stage without opening anything: prove what it logged and exchange ACCEPT.
+
+        Rounds and bytes: in an active session those of `ActiveStage.barrier` if a stage was begun, in a passive one none.
+        """
 
     def _next_name(self) -> str:
         name = f"{self._name}/{self._number}"
@@ -139,7 +142,7 @@ class PassiveFlow(Flow):
         return values
 
     def finish(self) -> Steps[None]:
-        """End the present stage; nothing is sent."""
+        """See `Flow.finish`; nothing is sent."""
         self._stage = None
         yield from ()
 

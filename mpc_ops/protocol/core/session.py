@@ -52,7 +52,7 @@ class ActiveSession:
     def run(self, program: Callable[[ActiveSession], Steps[T]]) -> Steps[T]:
         """Run a program on this session; after any error, and at the end, keys and logs are forgotten.
 
-        A failed check is terminal: there is no second try in the same session.
+        A failed check is terminal: there is no second try in the same session. Rounds, sent: those of the program.
         """
         try:
             result = yield from program(self)

@@ -128,7 +128,7 @@ class ComputeStage(ABC):
     def exchange(
         self, step: str, *, to_prev: Body = b"", to_next: Body = b"", expect_prev: int = 0, expect_next: int = 0
     ) -> Steps[Inbound]:
-        """Send to the neighbours and return what they sent; lengths are exact."""
+        """Send to the neighbours and return what they sent; lengths are exact. Rounds: 1.  Sent: what is given."""
 
     def streams(self, purpose: str, lanes: int) -> tuple[RingArray, RingArray]:
         """Return fresh streams (F(k_i), F(k_{i+1})) of `lanes` words each.
@@ -252,6 +252,8 @@ class ActiveStage(ComputeStage):
         self, step: str, *, to_prev: Body = b"", to_next: Body = b"", expect_prev: int = 0, expect_next: int = 0
     ) -> Steps[Inbound]:
         """Send to the neighbours and return what they sent, and add both to the links' transcripts.
+
+        Rounds: 1.  Sent: what is given, nothing else.
 
         Raises:
             PeerProtocolError: LENGTH_INVALID.
@@ -440,7 +442,7 @@ class PassiveStage(ComputeStage):
     def exchange(
         self, step: str, *, to_prev: Body = b"", to_next: Body = b"", expect_prev: int = 0, expect_next: int = 0
     ) -> Steps[Inbound]:
-        """Send to the neighbours and return what they sent; raises PeerProtocolError LENGTH_INVALID."""
+        """Send to the neighbours and return what they sent; raises PeerProtocolError LENGTH_INVALID. Rounds: 1.  Sent: what is given."""
         inbound = yield from self._plain_exchange(Round(self.name, step, to_prev, to_next, expect_prev, expect_next))
         return inbound
 

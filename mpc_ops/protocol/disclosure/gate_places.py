@@ -163,7 +163,12 @@ class SliceGate:
         return below
 
     def tested(self, members: Bits) -> Circuit[Bits, tuple[Bits, Bits]]:
-        """Return (units of each cell, whether it fails); an empty cell fails."""
+        """Return (units of each cell, whether it fails); an empty cell fails.
+
+        AND words for c cells: those of `popcount`, and (2 b - 2 - ceil(log2 b)) ceil(c/64), with b the bits of the number of units or
+        of k, whichever are more; depth that of `popcount` and ceil(log2 b). With `min_owners` beside them those of `any_unit` for
+        each owner, of `count_planes` of the owners, and of such a comparison; then ceil(c/64), depth 1.
+        """
         if self.terms.min_owners == 1:
             result = yield from self._below_units(members)
             return result
@@ -176,7 +181,11 @@ class SliceGate:
     # -- passes over the levels
 
     def passes(self) -> Circuit[Bits, tuple[list[_Level], Bits]]:
-        """Return the levels depth .. 1 behind their passes, and the members of the top's not-allocated cell."""
+        """Return the levels depth .. 1 behind their passes, and the members of the top's not-allocated cell.
+
+        AND words, level by level, for c cells of w words under p prefixes: those of `tested`, c w, and those of `any_in_groups` of p
+        groups; depth the sum of theirs and 1 a level.
+        """
         levels, members = [], self.members
         for level in range(self.terms.depth, 0, -1):
             counts, moved = yield from self.tested(members)
@@ -186,12 +195,18 @@ class SliceGate:
         return levels, members
 
     def top(self, members: Bits) -> Circuit[Bits, tuple[Bits, Bits, Bits]]:
-        """Return (units of the top's cell, whether it fails, whether it has any)."""
+        """Return (units of the top's cell, whether it fails, whether it has any).
+
+        AND words, depth: those of `tested` of one cell beside `any_unit`.
+        """
         (counts, fails), some = yield from side_by_side([self.tested(members), any_unit(members)])
         return counts, fails, some
 
     def smallest(self, levels: Sequence[_Level]) -> Circuit[Bits, Bits]:
-        """Return which cell is the smallest one that remains, one lane per candidate; none if none remains."""
+        """Return which cell is the smallest one that remains, one lane per candidate; none if none remains.
+
+        AND words: those of `first_smallest` of the candidates' counts with one bit more, and one a word of candidates; depth its and 1.
+        """
         moved = stacked([level.moved for level in levels])
         keys = concat([stacked([level.counts for level in levels]), moved])
         order = absorption_order(self.terms.domains)
@@ -200,7 +215,10 @@ class SliceGate:
         return remaining
 
     def paths(self, levels: Sequence[_Level]) -> Circuit[Bits, list[Bits]]:
-        """Return for each level depth-1 .. 1 whether a leaf's rows arrive in that level's cell, one lane per leaf."""
+        """Return for each level depth-1 .. 1 whether a leaf's rows arrive in that level's cell, one lane per leaf.
+
+        ANDs per leaf: depth - 2, in as many steps; none for fewer than three levels.
+        """
         arrive: list[Bits] = []
         here = levels[0].moved if levels else None
         for level in levels[1:]:
@@ -219,7 +237,10 @@ class SliceGate:
     # -- places
 
     def decide(self) -> Circuit[Bits, Places]:
-        """Return where everything is. Cost: `slice_cost`."""
+        """Return where everything is.
+
+        AND words, depth: `slice_cost`; its parts are those of the methods above.
+        """
         terms = self.terms
         if not terms.depth:
             counts, fails = yield from self.tested(self.members)
