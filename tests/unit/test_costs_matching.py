@@ -46,9 +46,12 @@ def join_cost(price, counts, kind, payload, marks):
     out = gates(marks - 1, log2(marks), count) if marks else NOTHING
     out += price.sort(count, bits + payload + 1 + places, 0, bits) + gates(*costs.equal(bits), count)
     has = kind in {"inner", "left", "full"}
+    spread = price.spread(count, payload + 1, clean=has)
     if has:
-        out += ands(words(count)) + costs.any_row(count)
-    out += price.spread(count, payload + 1, clean=has)
+        out += ands(words(count))
+        copied = (payload + 1) * log2(count) <= 400
+        spread = spread.beside(costs.any_row(count)) if copied else costs.any_row(count) + spread
+    out += spread
     return out + price.put_back(count, payload + 1 + (kind == "full") + places, 0, places, int(has))
 
 
@@ -72,6 +75,19 @@ def test_joins(kind, counts, marks):
         return join_cost(price, counts, kind, 4 * len(payload), marks)
 
     check(program, cost, {"k": 9, "ok": 1, "a": 4, "live": 1}, {"k": 9, "ok": 1, "b": 7}, count=counts)
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (2, 2)])
+def test_a_join_with_a_wide_payload_spreads_by_a_shuffle(counts):
+    wide = {"a": 64, "b": 64, "c": 20}
+
+    def program(flow, one, two):
+        yield from join(flow, one, two, [(Key("k"), Key("k"))], list(wide), kind="left")
+
+    def cost(price: Price) -> Cost:
+        return join_cost(price, counts, "left", 148, 0)
+
+    check(program, cost, {"k": 9, **wide}, {"k": 9}, count=counts)
 
 
 def test_a_join_that_keeps_a_secret_whether_keys_repeat_opens_it_later():

@@ -18,17 +18,19 @@ from mpc_ops.errors import Abort, LocalProtocolError
 from mpc_ops.protocol.circuits.boolean import and_many, evaluate
 from mpc_ops.protocol.circuits.counts import take
 from mpc_ops.protocol.core.flow import Flow
-from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.party import Steps, together
 from mpc_ops.protocol.core.rows import Column, Rows, stack, zeros_like
 from mpc_ops.protocol.core.shares import BooleanPlanes, invert, xor
 from mpc_ops.protocol.order.sort import SortKey, sort
 from mpc_ops.protocol.relational.groups import VALID
 from mpc_ops.protocol.relational.ordered import (
     Key,
+    by_copying,
     heads_of,
     put_back,
     same_as_next,
     spread,
+    spread_by_copying,
 )
 from mpc_ops.protocol.relational.row_planes import next_rows, place_bits
 from mpc_ops.protocol.relational.two_tables import KEY, OWN, TwoTables, any_row
@@ -116,11 +118,12 @@ def join(
             bit of the result.
         pivots: as in `sort`.
 
-    Rounds, with n = p + f: ceil(log2 v) to put v validity bits together; the sort; ceil(log2 W) for equal neighbours (W = K, 1
-        more if v > 0); with a payload kind 1 and ceil(log2(n/64)) + 6 for the repetition; `spread`; `put_back`.
-    Sent: 8 ceil(n/64) bytes per AND: v - 1, W - 1, with a payload kind 1, and that of `counts.any_unit_cost(1, n)`; the sort of K + [v > 0]
-        + 1 bits, the payload and the places (ceil(log2 n) bits); the spread of payload and 1 bit; put_back of both (in a full join
-        1 bit more).
+    Rounds, with n = p + f, v validity bits and W = K + [v > 0]: ceil(log2 v); the sort; ceil(log2 W) for equal neighbours; `spread`;
+        `put_back`; with a payload kind (inner, left, full) 1, and for the repetition ceil(log2 ceil(n/64)) + 6, which stand beside
+        the spread if that is by copying.
+    Sent: 8 ceil(n/64) bytes per AND: v - 1, W - 1, with a payload kind 1; then also `two_tables.any_row`; the sort of W + 1 bits, the
+        payload and the places (ceil(log2 n) bits, at least 1); the spread of the payload and 1 bit, clean with a payload kind;
+        put_back of both (in a full join 1 bit more), whose opening has 1 bit more with a payload kind and `unique="open"`.
     Security: malicious with abort in an active session, semi-honest in a passive one.
     Leaks: p, f, widths, what sort, spread and put_back open (random orders), and with `unique="open"` whether keys repeat.
 
@@ -138,14 +141,23 @@ def join(
     live = None if usable is None else invert(planes.plane(width))
     (same,) = yield from evaluate(flow.stage, "join-same", [same_as_next(planes[:width], live)])
     placed: dict[str, Column] = {_ROW: table.bits(_ROW)}
+    held = table.select([*payload, OWN])
     repeated: BooleanPlanes | None = None
     if plan.has_payload:
         (again,) = yield from and_many(flow.stage, "join-again", [(same, next_rows(table.bits(OWN)))])
-        (repeated,) = yield from evaluate(flow.stage, "join-unique", [any_row(again)])
+        checking = evaluate(flow.stage, "join-unique", [any_row(again)])
         if kind == "full":
             placed[_USED] = xor(same, again)
-    # With unique keys only a head is a primary row, so all that is spread is 0 in other rows.
-    copied = yield from spread(flow, heads_of(same), table.select([*payload, OWN]), clean=plan.has_payload)
+        if by_copying(held):
+            # Nothing is opened before both are done. With unique keys only a head is a primary row, so all else is 0 already.
+            copied, (repeated,) = yield from together(
+                spread_by_copying(flow.stage, heads_of(same), held, clean=True), checking
+            )
+        else:
+            (repeated,) = yield from checking
+            copied = yield from spread(flow, heads_of(same), held, clean=True)
+    else:
+        copied = yield from spread(flow, heads_of(same), held)
     asked = [repeated] if repeated is not None and unique == "open" else []
     back, opened = yield from put_back(flow, copied.plus(placed), _ROW, also=asked)
     if asked:

@@ -51,6 +51,7 @@ __all__ = [
     "Key",
     "KeyPlanes",
     "blank_rows",
+    "by_copying",
     "ends_of",
     "heads_of",
     "key_planes",
@@ -241,14 +242,19 @@ def spread(flow: Flow, heads: BooleanPlanes, rows: Rows, *, clean: bool = False)
     Rounds, bytes: those of `spread_by_copying` if all columns are Boolean and bits times ceil(log2 n) are at most COPY_LIMIT,
     else of `spread_by_shuffle`. Both depend on public sizes only.
     """
-    columns = list(rows.columns.values())
-    width = sum(column.width for column in columns if isinstance(column, BooleanPlanes))
-    doublings = (rows.count - 1).bit_length()
-    if all(isinstance(column, BooleanPlanes) for column in columns) and width * doublings <= COPY_LIMIT:
+    if by_copying(rows):
         result = yield from spread_by_copying(flow.stage, heads, rows, clean=clean)
     else:
         result = yield from spread_by_shuffle(flow, heads, rows, clean=clean)
     return result
+
+
+def by_copying(rows: Rows) -> bool:
+    """Say whether `spread` copies such rows, so that nothing is opened: from public sizes alone."""
+    columns = list(rows.columns.values())
+    width = sum(column.width for column in columns if isinstance(column, BooleanPlanes))
+    doublings = (rows.count - 1).bit_length()
+    return all(isinstance(column, BooleanPlanes) for column in columns) and width * doublings <= COPY_LIMIT
 
 
 def spread_by_copying(stage: ComputeStage, heads: BooleanPlanes, rows: Rows, *, clean: bool = False) -> Steps[Rows]:
