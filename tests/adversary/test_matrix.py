@@ -13,7 +13,7 @@ from mpc_ops.protocol.proofs.proof_and import AndLog
 from tests.adversary.run_matrix import small_layout
 from tests.support.active import SMALL_LAYOUT
 from tests.support.adversary import HARMLESS, Attack, Case, play_and_judge, shameless_party, step_kind
-from tests.support.attacked import CORE, LARGE, PROGRAMS
+from tests.support.attacked import ATTACKED, CORE, LARGE
 
 
 def may_pass(case: Case, attack: Attack) -> bool:
@@ -36,13 +36,13 @@ def _small(monkeypatch):
         yield
 
 
-QUICK = [name for name in PROGRAMS if name not in LARGE]
+QUICK = [name for name in ATTACKED if name not in LARGE]
 
 
 @cache
 def case_of(name: str) -> Case:
     with small_layout():
-        return Case(PROGRAMS[name])
+        return Case(ATTACKED[name])
 
 
 def check(case: Case, attack: Attack, **network) -> str | None:
@@ -57,7 +57,7 @@ def check(case: Case, attack: Attack, **network) -> str | None:
 
 @pytest.mark.parametrize("name", CORE)
 def test_honest_runs_are_right_for_all_inputs_and_any_order_of_delivery(name: str) -> None:
-    program = PROGRAMS[name]
+    program = ATTACKED[name]
     for number in range(len(program.cases)):
         case = Case(program, number=number)
         assert case.expected == case_of(name).expected, "the cases of a program have the same outputs"

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mpc_ops.protocol.circuits.boolean import evaluate
+from mpc_ops.protocol.circuits.compare import greater_public
+from mpc_ops.protocol.core.flow import ActiveFlow
+from mpc_ops.protocol.order.row_parts import RowShape
+from mpc_ops.protocol.proofs import proof_and
 from mpc_ops.protocol.proofs.and_kernels import BlockLayout
-from mpc_ops.protocol.proofs.proof_and import AndLog
+from mpc_ops.protocol.proofs.proof_and import AndLog, AndProof
 from mpc_ops.protocol.proofs.ring_claim import RingParams
+from mpc_ops.protocol.proofs.ring_roles import Place
 from tests.support.active import SMALL_LAYOUT, Gates, TinyField, Trial
-from tests.support.attacked import CORE, LARGE, PROGRAMS
+from tests.support.adversary import Case
+from tests.support.attacked import ATTACKED, CORE, LARGE
+from tests.support.attacked_tables import tables
 from tests.support.products import Cheater, prove, views
-from tests.support.views import not_uniform, tell_apart, used_twice, view_differences
+from tests.support.views import not_uniform, openings, tell_apart, used_twice, view_differences
 from tests.unit.test_active_proof_and import BestCheater
 
 
@@ -24,22 +34,80 @@ def _small(monkeypatch):
 
 
 THOROUGH = "ADVERSARY_RUNS" in os.environ
-QUICK = [name for name in PROGRAMS if THOROUGH or name not in LARGE]
+QUICK = [name for name in ATTACKED if THOROUGH or name not in LARGE]
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_views_of_inputs_of_one_shape_are_alike(name: str) -> None:
-    """Lengths, addresses, rounds and opened values of every position; no context is used twice on the way."""
-    assert not view_differences(PROGRAMS[name])
-    assert not used_twice(PROGRAMS[name], ["one"])
+    """Lengths, addresses, rounds and opened values of every position; no context of a key, mask or coin is used twice on the way."""
+    assert not view_differences(ATTACKED[name])
+    assert not used_twice(ATTACKED[name], ["one"])
+
+
+def _leaky(session, shares):
+    """Keep what is above 1, and open how many rows that is."""
+    flow = ActiveFlow(session, "leaky")
+    (above,) = yield from evaluate(flow.stage, "c", [greater_public(shares[0], 1)])
+    (kept,) = yield from flow.open([above])
+    yield from flow.open([shares[0].plane(0)])
+    return int(kept.sum())
+
+
+def test_views_differ_if_what_is_opened_in_between_does() -> None:
+    """Lengths, rounds and the result are the same."""
+    leaky = replace(
+        ATTACKED["public comparisons"], name="leaky", cases=(([2, 0, 1],), ([0, 3, 0],)), steps=_leaky,
+        share=tables({"x": 2}), plain=lambda *_: 1,
+    )  # fmt: skip
+    assert set(view_differences(leaky)) == {f"position {position}, inputs 1: opened" for position in range(3)}
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_opened_places_are_in_a_uniformly_random_order_whatever_the_bits_are(number: int) -> None:
+    """With the same pair keys other bits give other places; what they say is which of all orders was drawn."""
+    runs = 120
+    orders: Counter[tuple[int, ...]] = Counter()
+    for seed in range(runs):
+        with openings() as opened:
+            Case(ATTACKED["partition"], seed=("places", seed), number=number)
+        places, _amounts = opened[0]
+        orders[tuple(places[0])] += 1
+    assert len(orders) == 6
+    assert sum((count - runs / 6) ** 2 / (runs / 6) for count in orders.values()) < CHI_SQUARE_5
+
+
+def _stream_of_all_levels(self, key, purpose, level, count):
+    return self.field.uniform(proof_and.expand(key, 2 * count, *self.context, "proof", self.prover, purpose))
+
+
+def _purpose_of_all_streams(self, name, level=0):
+    return ("ring-proof/v1", self.prover, level, *self.context)
+
+
+def _one_mask(self, seed, purpose, real=RowShape.mask):
+    return real(self, seed, "z")
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "method", "planted"),
+    [
+        ("logic", AndProof, "stream", _stream_of_all_levels),
+        ("products", Place, "purpose", _purpose_of_all_streams),
+        ("shuffle", RowShape, "mask", _one_mask),
+    ],
+)
+def test_a_stream_that_a_proof_or_a_shuffle_uses_twice_is_noticed(name, owner, method, planted, monkeypatch) -> None:
+    assert not used_twice(ATTACKED[name], ["one"])
+    monkeypatch.setattr(owner, method, planted)
+    assert used_twice(ATTACKED[name], ["one"])
 
 
 @pytest.mark.parametrize("name", QUICK if THOROUGH else CORE)
 def test_every_form_of_message_is_uniform_and_tells_no_inputs_apart(name: str) -> None:
     seeds = range(4)
     for number in range(2):
-        assert not not_uniform(PROGRAMS[name], number, [(number, seed) for seed in seeds])
-    assert not tell_apart(PROGRAMS[name], seeds)
+        assert not not_uniform(ATTACKED[name], number, [(number, seed) for seed in seeds])
+    assert not tell_apart(ATTACKED[name], seeds)
 
 
 # ------------------------------------------------------------------------------------ aborts are independent of secrets
@@ -47,8 +115,8 @@ def test_every_form_of_message_is_uniform_and_tells_no_inputs_apart(name: str) -
 TINY = BlockLayout(lanes=2, slots=1, inner=(2, 2), inner_slots=1, last=2)
 RUNS = int(os.environ.get("ADVERSARY_RUNS", "600"))
 """Runs for each secret; `make adversary` takes 10 000."""
-CHI_SQUARE_1 = 19.5
-"""One degree of freedom: exceeded with probability 10^-5."""
+CHI_SQUARE_1, CHI_SQUARE_5 = 19.5, 30.9
+"""One and five degrees of freedom: exceeded with probability 10^-5."""
 
 
 def with_values(x: int, y: int, generator: np.random.Generator) -> Gates:

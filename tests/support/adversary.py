@@ -17,10 +17,12 @@ import contextlib
 import hmac
 import random
 import re
-from collections import defaultdict
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 from unittest import mock
 
@@ -32,6 +34,7 @@ from mpc_ops.protocol.core.session import ActiveSession
 from mpc_ops.protocol.core.stage import ActiveStage
 from mpc_ops.protocol.proofs import proof_and, proof_ring
 from tests.support.active import MEMBERS, Network, Outcome, flip, keys_of, terms_of
+from tests.support.attacks import CONTENT, DELIVERY, EXTRA, HARMLESS, KINDS, SAME_LENGTH, Attack, partner
 
 # ------------------------------------------------------------------------------------------------------------ programs
 
@@ -48,6 +51,7 @@ class Program:
         plain: (inputs, position) -> the result that an honest position must get.
         limit_bytes: logged bytes at which a batch is proven.
         opening: whether a step's messages are openings of values that must have been verified.
+        public: of the values that one opening tells, what must be the same for all cases.
         ragged: beginnings of steps whose messages end in zero bits, since there are fewer rows than a word has.
         names: of the inputs, for published vectors.
     """
@@ -59,6 +63,7 @@ class Program:
     plain: Callable[[Any, int], Any]
     limit_bytes: int = 1 << 25
     opening: Callable[[str], bool] = lambda step: step == "open"
+    public: Callable[[Any], Any] = lambda values: values
     ragged: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
@@ -74,94 +79,10 @@ def plain_of(value: Any) -> Any:
     return value
 
 
-# ------------------------------------------------------------------------------------------------------------- attacks
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One deviation of one party.
-
-    Attributes:
-        corrupt: its position.
-        change: name of the change (`CONTENT`, `DELIVERY`), or `stream`, `input`.
-        lie: `wire`, `own` or `deep`.
-        address: which message; None for a deep lie.
-        deep: for `stream` (number of the call, side), for `input` (number of the input, side).
-    """
-
-    corrupt: int
-    change: str
-    lie: str
-    address: Address | None = None
-    deep: tuple[int, int] = (0, 0)
-
-    def __str__(self) -> str:
-        where = self.address and f"{self.address.stage}:{self.address.step}->{self.address.receiver}"
-        return f"P{self.corrupt} {self.lie} {self.change} {where or self.deep}"
-
-
-def _word(body: bytes, rng: random.Random, amount: int) -> bytes:
-    """Add to one little-endian word of 8 bytes."""
-    at = 8 * rng.randrange(max(1, len(body) // 8))
-    word = (int.from_bytes(body[at : at + 8], "little") + amount) % (1 << 64)
-    return body[:at] + word.to_bytes(8, "little")[: len(body) - at] + body[at + 8 :]
-
-
-def _partner(case: Case, address: Address, rng: random.Random) -> Address | None:
-    """Another message of the same sender, stage and length with another content."""
-    body = case.bodies[address]
-    found = [
-        other
-        for other, content in case.bodies.items()
-        if (other.sender, other.stage) == (address.sender, address.stage)
-        and other != address
-        and len(content) == len(body)
-        and content != body
-    ]
-    return rng.choice(found) if found else None
-
-
-def _echo(case: Case, address: Address, rng: random.Random) -> bytes | None:
-    """What somebody sent before, at another address: replayed from another round, or reflected to its sender."""
-    body = case.bodies[address]
-    found = [
-        content
-        for other, content in case.bodies.items()
-        if other.round <= address.round and other != address and len(content) == len(body) and content != body
-    ]
-    return rng.choice(found) if found else None
-
-
-CONTENT: dict[str, Callable[[Case, Address, random.Random], bytes | None]] = {
-    "flip": lambda case, at, rng: flip(case.bodies[at], rng),
-    "plus 1": lambda case, at, rng: _word(case.bodies[at], rng, 1),
-    "plus 2^63": lambda case, at, rng: _word(case.bodies[at], rng, 1 << 63),
-    "zeros": lambda case, at, rng: bytes(len(case.bodies[at])),
-    "replay of a session": lambda case, at, rng: case.elsewhere[at],
-    "replay of an address": _echo,
-    "truncate": lambda case, at, rng: case.bodies[at][:-1],
-    "cut to half": lambda case, at, rng: case.bodies[at][: len(case.bodies[at]) // 2],
-    "extend": lambda case, at, rng: case.bodies[at] + b"\0",
-}
-"""Changes of one message's content; None where there is nothing to take."""
-
-SAME_LENGTH = ("flip", "plus 1", "plus 2^63", "zeros", "replay of a session", "replay of an address", "swap")
-DELIVERY = (
-    "drop", "silence", "late", "slow", "twice", "changed again", "changed again late", "foreign session",
-    "foreign receiver", "swap",
-)  # fmt: skip
-"""Changes of how, when and how often messages are delivered. `silence` and `slow`: this message and all later ones of the
-sender are dropped, or each is held back until nothing else can happen. `swap` exchanges the contents of two messages."""
-HARMLESS = ("late", "slow", "twice")
-"""Changes that honest parties must live with."""
-EXTRA = ("changed again", "changed again late", "foreign session", "foreign receiver")
-"""The honest message arrives, and another one as well: what was verified stays verified, but the receiver may stop."""
-
-
 # --------------------------------------------------------------------------------------------------------- the parties
 
 
-class _Acting:
+class Acting:
     """Whose code runs, and who ignores what its checks say."""
 
     party: int | None = None
@@ -177,9 +98,9 @@ def shameless_party() -> Iterator[None]:
     """Let the corrupt party of every run go on whatever its own checks say. Around all runs of a test."""
     compare, fits, passes = hmac.compare_digest, proof_and.values_fit, proof_ring.passes
     with (
-        mock.patch.object(hmac, "compare_digest", lambda a, b: _Acting.shameless() or compare(a, b)),
-        mock.patch.object(proof_and, "values_fit", lambda *args: _Acting.shameless() or fits(*args)),
-        mock.patch.object(proof_ring, "passes", lambda *args: _Acting.shameless() or passes(*args)),
+        mock.patch.object(hmac, "compare_digest", lambda a, b: Acting.shameless() or compare(a, b)),
+        mock.patch.object(proof_and, "values_fit", lambda *args: Acting.shameless() or fits(*args)),
+        mock.patch.object(proof_ring, "passes", lambda *args: Acting.shameless() or passes(*args)),
     ):
         yield
 
@@ -198,11 +119,11 @@ class Arena(Network):
         super()._send(messages)
 
     def _call(self, party: int, action: Callable[[], list[Message]]) -> None:
-        _Acting.party, _Acting.corrupt = party, self.corrupt
+        Acting.party, Acting.corrupt = party, self.corrupt
         try:
             super()._call(party, action)
         finally:
-            _Acting.party = _Acting.corrupt = None
+            Acting.party = Acting.corrupt = None
 
     def run(self) -> Outcome:
         out = super().run()
@@ -455,7 +376,7 @@ class Case:
         assert address is not None
         rng = random.Random(f"{attack}")
         if attack.change == "swap":
-            other = _partner(self, address, rng)
+            other = partner(self, address, rng)
             return other and {address: self.bodies[other], other: self.bodies[address]}
         if attack.change in CONTENT:
             body = CONTENT[attack.change](self, address, rng)
@@ -575,13 +496,19 @@ class Case:
         """Every attack on every message, mask and input of the program."""
         for address in self.addresses:
             yield from self.attacks_at(address)
+        yield from self.deep_attacks()
+
+    def deep_attacks(self) -> Iterator[Attack]:
+        """Every mask and every input share of every party, which computes with another one."""
         inputs = self.program.share(self.program.cases[self.number], self.seed)
         for corrupt in range(3):
             for side in range(2):
                 for number in range(self.stream_calls):
                     yield Attack(corrupt, "stream", "deep", deep=(number, side))
-                for number in range(len(inputs)):
-                    yield Attack(corrupt, "input", "deep", deep=(number, side))
+                for number, shares in enumerate(inputs):
+                    # What an operator puts in itself is no share: it may choose it.
+                    if hasattr(shares[corrupt], "second"):
+                        yield Attack(corrupt, "input", "deep", deep=(number, side))
 
     def attacks_at(self, address: Address) -> Iterator[Attack]:
         """Every attack on one message."""
@@ -589,6 +516,30 @@ class Case:
             yield Attack(address.sender, change, "wire", address)
         for change in SAME_LENGTH:
             yield Attack(address.sender, change, "own", address)
+
+    def one_of_each_kind(self) -> Iterator[Attack]:
+        """One attack of every kind on every message, and every mask and input.
+
+        The variants of a kind take turns over messages of one form, and another turn comes first for each sender, direction, form
+        and program. A variant with nothing to do at a message (it has no other content to take) gives its turn to the next one.
+        """
+        met: Counter[tuple[str, int, int]] = Counter()
+        for address in self.addresses:
+            form = step_kind(address.step)
+            turn = (
+                met[form, address.sender, address.receiver] + address.sender + (address.receiver - address.sender) % 3
+            )
+            turn += zlib.crc32(f"{self.program.name}/{form}".encode())
+            met[form, address.sender, address.receiver] += 1
+            for variants in KINDS.values():
+                turned = (variants[(turn + step) % len(variants)] for step in range(len(variants)))
+                attacks = (Attack(address.sender, change, lie, address) for change, lie in turned)
+                yield from islice((attack for attack in attacks if self.can_be(attack)), 1)
+        yield from self.deep_attacks()
+
+    def can_be(self, attack: Attack) -> bool:
+        """Whether there is another content for an attack on one message to take."""
+        return self._changed(attack) is not None
 
 
 def _tampered(share: Any, side: int) -> Any:

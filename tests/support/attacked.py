@@ -23,6 +23,7 @@ from mpc_ops.protocol.order.shuffle import shuffle
 from tests.support.active import share_bits, share_ring
 from tests.support.adversary import Program
 from tests.support.attacked_nulls import NULLS
+from tests.support.attacked_primitives import PRIMITIVES
 from tests.support.attacked_relational import RELATIONAL
 from tests.support.attacked_resumed import CHECKPOINT
 from tests.support.attacked_tables import TABLES
@@ -236,11 +237,16 @@ SHUFFLE = Program(
     _rows,
     _shuffle,
     lambda values, _: sorted(values),
+    public=lambda columns: sorted(zip(*columns, strict=True)),  # all rows, in an order that says nothing
 )
 
 CORE: dict[str, Program] = {one.name: one for one in (LOGIC, PRODUCTS, COUNTERS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)}
 """Programs that a test run attacks in every way."""
 PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in (*TABLES, *RELATIONAL, *NULLS, CHECKPOINT)}}
+"""All programs that have published vectors."""
+ATTACKED: dict[str, Program] = {**PROGRAMS, **{one.name: one for one in PRIMITIVES}}
 """All programs: `make adversary`."""
-LARGE = ("join many", "quantile")
+LARGE = ("join many", "join many, one pair", "quantile")
 """Programs whose runs take long: left out of a test run."""
+SMALLER = {"join many": "join many, one pair"}
+"""Programs that another one stands for, which has messages of the same forms on fewer rows, unless all changes are played."""

@@ -2,44 +2,69 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import numpy as np
 
-from mpc_ops.protocol.core import stage as stages
-from tests.support.adversary import Case, Program, plain_of, step_kind
+from mpc_ops.protocol.core import opening
+from mpc_ops.randomness import streams
+from tests.support.adversary import Acting, Case, Program, plain_of, step_kind
 
 NIBBLES_999999 = 55.0
 """Chi-square of 15 degrees of freedom: exceeded with probability 2 * 10^-6."""
 
 
-def view_of(case: Case, position: int) -> dict[str, object]:
-    """Everything public in a position's view: lengths, places and number of messages, and what was opened to it."""
+@contextmanager
+def openings() -> Iterator[list[list[object]]]:
+    """Collect by position what every opening behind a barrier tells it, in order: results and all that is opened in between."""
+    seen: list[list[object]] = [[], [], []]
+    values = opening._values
+
+    def note(*args: object) -> list[np.ndarray]:
+        told = values(*args)
+        if Acting.party is not None:
+            seen[Acting.party].append(plain_of(told))
+        return told
+
+    with mock.patch.object(opening, "_values", note):
+        yield seen
+
+
+def view_of(program: Program, number: int, seed: object) -> list[dict[str, object]]:
+    """Everything public in the view of each position: lengths, places and number of messages, and what was opened to it.
+
+    Pair keys come from the seed, so for two inputs the parties draw the same permutations and masks, and whatever is opened in
+    between (comparison bits and places of shuffled rows) must be the same to the last bit.
+    """
+    with openings() as opened:
+        case = Case(program, seed=seed, number=number)
     out = case.honest.outcome
-    received = sorted(
-        (address, len(case.bodies[address])) for address in case.addresses if address.receiver == position
-    )
-    return {
-        "messages": received,
-        "rounds": out.rounds[position],
-        "sent": out.sent_bytes[position],
-        "result": plain_of(out.results[position]),
-    }
+    return [
+        {
+            "messages": sorted((at, len(case.bodies[at])) for at in case.addresses if at.receiver == position),
+            "rounds": out.rounds[position],
+            "sent": out.sent_bytes[position],
+            "opened": [program.public(columns) for columns in opened[position]],
+            "result": plain_of(out.results[position]),
+        }
+        for position in range(3)
+    ]
 
 
 def view_differences(program: Program, seed: object = "views") -> list[str]:
     """Compare the public part of every position's view for all inputs of a program: all must be alike."""
-    cases = [Case(program, seed=seed, number=number) for number in range(len(program.cases))]
-    found = []
-    for position in range(3):
-        first = view_of(cases[0], position)
-        for number, case in enumerate(cases[1:], start=1):
-            other = view_of(case, position)
-            found += [f"position {position}, inputs {number}: {name}" for name in first if first[name] != other[name]]
-    return found
+    first, *others = (view_of(program, number, seed) for number in range(len(program.cases)))
+    return [
+        f"position {position}, inputs {number}: {name}"
+        for number, other in enumerate(others, start=1)
+        for position in range(3)
+        for name in first[position]
+        if first[position][name] != other[position][name]
+    ]
 
 
 def _in_field(kind: str) -> bool:
@@ -102,23 +127,44 @@ def repeated_bodies(one: Case, other: Case) -> list[str]:
     return [address.step for address, body in other.bodies.items() if bytes(body) in mine]
 
 
+Use = tuple[str, bytes, tuple[object, ...]]
+"""`derive` or `expand`, its key or seed, and the context."""
+
+
 @contextmanager
-def derived_contexts() -> Iterator[Counter[tuple[bytes, tuple[object, ...]]]]:
-    """Count every (key, context) from which a stage derives a stream or a coin. Two parties hold each key: count 2."""
-    seen: Counter[tuple[bytes, tuple[object, ...]]] = Counter()
-    derive = stages.derive
+def uses() -> Iterator[dict[Use, Counter[int | None]]]:
+    """Count by party every key and context from which anything in the protocol derives a key, stream or coin.
 
-    def note(key: bytes, *context: object) -> bytes:
-        seen[key, context] += 1
-        return derive(key, *context)
+    Watched are stages and all that expand seeds themselves: both kinds of proof, tags, permutations and masks of shuffles. The
+    length of a stream is no part of its context, so a stream of which a part is used again is found as well.
+    """
+    seen: dict[Use, Counter[int | None]] = defaultdict(Counter)
 
-    with mock.patch.object(stages, "derive", note):
+    def derived(key: bytes, *context: object) -> bytes:
+        seen["derive", key, context][Acting.party] += 1
+        return streams.derive(key, *context)
+
+    def expanded(seed: bytes, lanes: int, *context: object) -> np.ndarray:
+        seen["expand", seed, context][Acting.party] += 1
+        return streams.expand(seed, lanes, *context)
+
+    with ExitStack() as patches:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("mpc_ops.protocol."):
+                for known, noted in ((streams.derive, derived), (streams.expand, expanded)):
+                    for local in [local for local, value in vars(module).items() if value is known]:
+                        patches.enter_context(mock.patch.object(module, local, noted))
         yield seen
 
 
 def used_twice(program: Program, seeds: Iterable[object]) -> list[str]:
-    """Name contexts that one party used twice, over several sessions with the same pair keys."""
-    with derived_contexts() as seen:
+    """Name contexts that one party used twice, over several sessions with the same pair keys, or that all three used.
+
+    A coin's seed is known to all three once its prover has it, and each of them may expand it.
+    """
+    with uses() as seen:
         for seed in seeds:
             Case(program, seed=seed)
-    return [repr(context[4:]) for (_, context), count in seen.items() if count > 2]
+    again = [use for use, parties in seen.items() if max(parties.values()) > 1]
+    again += [use for use, parties in seen.items() if len(parties) > 2 and use[0] == "derive"]
+    return [f"{what} {context!r}" for what, _, context in again]
