@@ -39,8 +39,8 @@ def top_k(
     Returns:
         All columns but `live`, and VALID if `live` is given: rows behind the last live one are 0.
 
-    Rounds, bytes: those of `select` of the ranks 0 .. k - 1 if 16 k <= n, else of `sort`, with one key bit more for `live`; and then
-        those of `blank_rows` for min(k, n) rows.
+    Rounds, bytes: those of `select` of the ranks 0 .. min(k, n) - 1 if 16 min(k, n) <= n, else of `sort`; with `live` one key bit more
+        (the column stays one of the table's), and then those of `blank_rows` for min(k, n) rows.
     Security, errors: theirs; ROWS_INVALID for k below 1.
     Leaks: n, k, widths, and what they open (comparison bits of rows in random order). The rows stay shared.
     """
