@@ -56,7 +56,7 @@ bench: $(READY) ## measure the engine: three processes, W1 to W7 (ARGS="--only W
 
 adversary: $(READY) ## attack every message of every protocol, in every position (ARGS="--program flow")
 	@$(BIN)/python tests/adversary/run_matrix.py --out var/adversary.json $(ARGS)
-	@ADVERSARY_RUNS=10000 $(BIN)/python -m pytest -q -p no:cacheprovider --timeout=3600 tests/adversary/test_views.py
+	@ADVERSARY_RUNS=10000 $(BIN)/python -m pytest -q -n 2 -p no:cacheprovider --timeout=3600 tests/adversary/test_views.py
 
 fuzz: $(READY) ## give every decoder strange bytes for a while (FUZZ_SECONDS each, FUZZ_SEED)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-20} FUZZ_SEED=$${FUZZ_SEED:-1} $(BIN)/python -m pytest -q -p no:cacheprovider tests/adversary/test_fuzz*.py

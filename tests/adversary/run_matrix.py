@@ -33,6 +33,7 @@ from tests.support.active import SMALL_LAYOUT
 from tests.support.adversary import Case, play_and_judge, shameless_party, step_kind
 from tests.support.attacked import ATTACKED, CORE, SMALLER
 from tests.support.attacks import KIND_OF, KINDS, Attack
+from tests.support.streams import remembered
 
 OUTCOMES = ("detected", "waiting", "harmless", "nothing to do", "violated")
 CHUNK = 400
@@ -105,7 +106,7 @@ def attacks_of(case: Case, *, everything: bool) -> list[Attack]:
 def play(work: Work) -> Report:
     """Play some attacks of one program."""
     report, begun = Report(work.program), time.process_time()
-    with small_layout(), shameless_party():
+    with small_layout(), shameless_party(), remembered():
         case = Case(ATTACKED[work.program])
         numbers = {address: number for number, address in enumerate(case.addresses)}
         for number, attack in enumerate(attacks_of(case, everything=work.everything)):

@@ -156,14 +156,15 @@ UNIQUE = program(
 
 
 def _one_pair(flow, left, right):
-    found = yield from join_many(flow, left, right, [(Key("id"), Key("ref"))], ["amount"], bound=1)
+    found = yield from join_many(flow, left, right, [(Key("id"), Key("ref"))], [], bound=1)
     yield from require_bound(flow, found)
-    return (yield from flow.open([found.rows.bits("amount"), found.rows.bits(VALID)]))
+    return (yield from flow.open([found.rows.ring("amount"), found.rows.bits(VALID)]))
 
 
+# Without a payload: what fetches it is a sort, a spread and a move as there are before.
 ONE_PAIR = program(
-    "join many, one pair", (([1], [1], [5]), ([0], [0], [5])), [{"id": 1}, {"ref": 1, "amount": 3}], _one_pair,
-    lambda ids, refs, amounts: [list(amounts), [1]],
+    "join many, one pair", (([1], [5], [1]), ([0], [5], [0])), [{"id": 1, "amount": 0}, {"ref": 1}], _one_pair,
+    lambda _ids, amounts, _refs: [list(amounts), [1]],
 )  # fmt: skip
 
 # ------------------------------------------------------------------------- a Gate that counts owners, and units of totals

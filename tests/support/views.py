@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from mpc_ops.protocol.core import opening
 from mpc_ops.randomness import streams
 from tests.support.adversary import Acting, Case, Program, plain_of, step_kind
+from tests.support.streams import replaced
 
 NIBBLES_999999 = 55.0
 """Chi-square of 15 degrees of freedom: exceeded with probability 2 * 10^-6."""
@@ -148,12 +148,7 @@ def uses() -> Iterator[dict[Use, Counter[int | None]]]:
         seen["expand", seed, context][Acting.party] += 1
         return streams.expand(seed, lanes, *context)
 
-    with ExitStack() as patches:
-        for name, module in list(sys.modules.items()):
-            if name.startswith("mpc_ops.protocol."):
-                for known, noted in ((streams.derive, derived), (streams.expand, expanded)):
-                    for local in [local for local, value in vars(module).items() if value is known]:
-                        patches.enter_context(mock.patch.object(module, local, noted))
+    with replaced(derived, expanded):
         yield seen
 
 
