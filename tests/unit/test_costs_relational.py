@@ -229,6 +229,18 @@ def test_what_is_summed(count):
     check(of([Summand("x", "", 2)]), products(count), shape, count=count)
 
 
+def test_more_amounts_than_a_round_has_messages_go_in_several_rounds():
+    shape = {f"a{at}": 2 for at in range(70)}
+
+    def program(flow, rows):
+        yield from summands(flow.stage, rows, [Summand(name, "", 1) for name in shape])
+
+    cost = NOTHING
+    for columns in (64, 6, 64, 6):
+        cost += products(columns * 2 * 5)
+    check(program, cost, shape, count=5)
+
+
 def group_cost(price, count, key, live, sums, *, order=0, nulls=False, kinds=(), bound=None):
     """One pass: the sort, boundaries, what the ends of groups bring along, and the groups in front."""
     cost = NOTHING

@@ -275,6 +275,23 @@ def test_messages_cost_their_bytes_and_protocols_together_the_rounds_of_the_long
     check(program, message(4 * 5, rounds=3))
 
 
+@pytest.mark.parametrize(("number", "rounds"), [(1, 1), (64, 1), (65, 2), (200, 4)])
+def test_more_protocols_together_than_a_round_has_messages_take_several_rounds(number, rounds):
+    heard = []
+
+    def said(stage, place):
+        own = bytes([place, stage.party])
+        inbound = yield from stage.exchange("say", to_prev=own, expect_next=2)
+        heard.append(inbound.from_next == bytes([place, (stage.party + 1) % 3]))
+
+    def program(flow):
+        yield from together(*(said(flow.stage, place) for place in range(number)))
+
+    check(program, message(2 * number, rounds=rounds))
+    assert len(heard) == 6 * number
+    assert all(heard)
+
+
 @pytest.mark.parametrize("counts", [(0, 0, 0), (5, 0, 1), (2, 70, 3)])
 def test_inputs_of_the_operators(counts):
     def program(flow):
@@ -372,11 +389,11 @@ def test_steps_with_checkpoints_between_them(security):
         yield from run_steps(flow, keepers[flow.stage.party], "plan", rows, [step, step, step])
 
     active, gate_words = security == "active", ands(5 * words(65))
-    cost = message(16) + gate_words + barrier() + gate_words + barrier() + gate_words
+    begin = message(16) + (message(80) if active else NOTHING)
+    cost = begin + gate_words + barrier() + gate_words + barrier() + gate_words
     check(program, cost, {"a": 5}, count=65, securities=[security])
-    # All three have the last checkpoint: what pairs hold is compared, and one step is left.
-    compared = message(64) if active else NOTHING
-    check(program, message(16) + compared + gate_words, {"a": 5}, count=65, securities=[security])
+    # All three have the last checkpoint: one step is left.
+    check(program, begin + gate_words, {"a": 5}, count=65, securities=[security])
 
 
 # --------------------------------------------------------------------------------------------------------------- disclosure
@@ -422,3 +439,17 @@ def test_the_gate(domains, counts):
     one = b2a(bits).beside(b2a(7 * terms.cells) if counts else NOTHING) + lanes
     boolean = ands((plain.sent - 2 * one.total(active=False)[1][0]) // 8, plain.rounds - 3)
     check(program, boolean + one.beside(one), {"a": leaves}, {"x": None}, count=(64, 2 * leaves))
+
+
+@pytest.mark.parametrize(("slices", "rounds"), [(32, 3), (33, 6), (64, 6), (65, 9)])
+def test_a_gate_of_more_slices_than_a_round_has_messages_takes_more_rounds(slices, rounds):
+    terms = GateTerms(domains=(), k=3, counts=True)
+
+    def program(flow, members, measures):
+        given = GateInput(members=[members.bits("a")], measures=measures.ring("x"))
+        yield from gate(flow.stage, [given] * slices, terms)
+
+    cost = gate_cost([[64]] * slices, [1] * slices, terms)
+    out, _ = costs.run(program, [{"a": 1}, {"x": None}], [64, 1], "passive")
+    assert (out.rounds, out.sent_bytes) == ([cost.rounds] * 3, [cost.sent] * 3)
+    assert cost.rounds == gate_cost([[64]], [1], terms).rounds - 3 + rounds

@@ -22,6 +22,7 @@ from mpc_ops.randomness.local_tag import LocalTags
 
 __all__ = [
     "MAX_EARLY_ROUNDS",
+    "MAX_PARTS",
     "MAX_WAITING_BYTES",
     "MAX_WAITING_MESSAGES",
     "Address",
@@ -49,7 +50,8 @@ MAX_WAITING_BYTES = 1 << 28
 MAX_WAITING_MESSAGES = 256
 """Most messages of one peer that wait for their round."""
 _REMEMBERED_ROUNDS = 64
-_MAX_PARTS = 64
+MAX_PARTS = 64
+"""Most messages to a peer in one round; what a protocol wants beyond goes in rounds of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ Steps: TypeAlias = Generator[tuple[Round, ...], tuple[Inbound, ...], T]
 def together(*protocols: Steps[Any]) -> Steps[list[Any]]:
     """Run independent protocols in the same rounds and return their results in order.
 
-    Rounds: those of the longest.  Sent: what all send.
+    Rounds: those of the longest; of more than 64 protocols that send in one round every 64 take one.  Sent: what all send.
 
     In each round all protocols say first what they send, in the given order; then each gets its inbound messages, in the
     same order. So an earlier protocol's check of a round is done before a later one looks at that round.
@@ -163,6 +165,8 @@ class Party(Generic[T]):
         self.done = False
         self._result: list[T] = []
         self._wanted: tuple[Round, ...] = ()
+        self._later: tuple[Round, ...] = ()
+        self._arrived: tuple[Inbound, ...] = ()
         self._waiting: dict[Address, Body] = {}
         self._tags = LocalTags()
         self._seen: dict[int, dict[Address, bytes]] = {}
@@ -230,7 +234,7 @@ class Party(Generic[T]):
             if not hmac.compare_digest(known, tag):
                 raise self._wrong("MESSAGE_CHANGED", "a second, different message came for one address", address)
             return []
-        if not self.rounds <= address.round <= self.rounds + MAX_EARLY_ROUNDS or not 0 <= address.part < _MAX_PARTS:
+        if not self.rounds <= address.round <= self.rounds + MAX_EARLY_ROUNDS or not 0 <= address.part < MAX_PARTS:
             raise self._wrong("FRAME_OUT_OF_ORDER", "a message came far outside its round", address)
         waiting = [len(held) for place, held in self._waiting.items() if place.sender == address.sender]
         if not body or len(waiting) >= MAX_WAITING_MESSAGES or sum(waiting) + len(body) > MAX_WAITING_BYTES:
@@ -264,7 +268,12 @@ class Party(Generic[T]):
                     raise self._wrong("LENGTH_INVALID", "a message has another length", address)
             if any(address not in self._waiting for address in expected):
                 break
-            out += self._go_on(self._collect(expected))
+            self._arrived += self._collect(expected)
+            if self._later:
+                out += self._begin(self._later)
+            else:
+                arrived, self._arrived = self._arrived, ()
+                out += self._go_on(arrived)
         return out
 
     def _collect(self, expected: dict[Address, int]) -> tuple[Inbound, ...]:
@@ -279,11 +288,16 @@ class Party(Generic[T]):
         """Give the protocol its inbound messages and return the messages of its next round."""
         self._wanted = ()  # what was sent need not wait in memory for the next round
         try:
-            self._wanted = next(self._program) if inbound is None else self._program.send(inbound)
+            wanted = next(self._program) if inbound is None else self._program.send(inbound)
         except StopIteration as stop:
             self._result.append(stop.value)
-            self.done, self._wanted = True, ()
+            self.done = True
             return []
+        return self._begin(wanted)
+
+    def _begin(self, wanted: tuple[Round, ...]) -> list[Message]:
+        """Begin a round with as many messages as one may have; the others follow in rounds of their own."""
+        self._wanted, self._later = wanted[:MAX_PARTS], wanted[MAX_PARTS:]
         self.rounds += 1
         self._seen.pop(self.rounds - _REMEMBERED_ROUNDS, None)
         return self._outgoing(self._wanted)

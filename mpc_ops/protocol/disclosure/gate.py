@@ -24,7 +24,7 @@ ring           B2A of the place bits and counts, one dot product per output lane
 All slices share every message. Every output lane is a dot product, so it is a fresh sharing that tells nothing about the
 sharings it was computed from (protocols.md 13, delivery); nothing has to be re-randomised behind it.
 
-Rounds: `gate_cost(...).rounds`, of which 3 over the ring; they depend on domains, padded row numbers and terms only.
+Rounds: `gate_cost(...).rounds`, of which 3 over the ring (more for more than 32 slices); they depend on domains, padded row numbers and terms only.
 Sent: 8 bytes per AND word; 16 per place bit and per bit of a count; 8 per output lane.
 Security: malicious with abort in an active stage (every AND and product is logged and proven before anything is opened or
 handed on), semi-honest in a passive one. Leaks: shapes (padded units of each owner, domains, numbers of measures).
@@ -48,7 +48,7 @@ from mpc_ops.protocol.circuits.boolean import evaluate
 from mpc_ops.protocol.circuits.convert import planes_to_ring, values_to_ring
 from mpc_ops.protocol.circuits.counts import Bits, Cost, stacked
 from mpc_ops.protocol.circuits.products import MAX_OPERATION_TERMS, dots, multiply
-from mpc_ops.protocol.core.party import Steps, together
+from mpc_ops.protocol.core.party import MAX_PARTS, Steps, together
 from mpc_ops.protocol.core.rows import pick_rows, stack_columns
 from mpc_ops.protocol.core.shares import RingVector, check_boolean, check_ring_share, ring_zero
 from mpc_ops.protocol.core.stage import ComputeStage
@@ -101,7 +101,7 @@ def gate_cost(units: Sequence[Sequence[int]], measures: Sequence[int], terms: Ga
         measures: per slice the number of measures.
         terms: those of the Gate.
     """
-    circuits, sent, ring = [Cost()], 0, 0
+    circuits, sent, conversions, lanes = [Cost()], 0, 0, 0
     for owners, number in zip(units, measures, strict=True):
         outputs = number * terms.cells + (terms.cells + terms.total_cells if terms.counts else 0)
         if not owners or not outputs:
@@ -111,7 +111,10 @@ def gate_cost(units: Sequence[Sequence[int]], measures: Sequence[int], terms: Ga
         bits = 1 + terms.leaves * depth + (terms.candidates - terms.leaves if terms.counts and depth else 0)
         counts = (terms.cells + terms.total_cells) * sum(owners).bit_length() if terms.counts else 0
         sent += 16 * (bits + counts) + 8 * outputs
-        ring = 3
+        conversions += 1 + terms.counts
+        pieces = max(1, MAX_OPERATION_TERMS // (terms.leaves * (terms.depth + 1)))
+        lanes += -(-number // pieces) + terms.counts
+    ring = 2 * -(-conversions // MAX_PARTS) + -(-lanes // MAX_PARTS)
     boolean = circuits[0].beside(*circuits[1:]) if len(circuits) > 1 else Cost()
     return GateCost(boolean.depth + ring, 8 * boolean.words + sent)
 

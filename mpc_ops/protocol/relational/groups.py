@@ -254,7 +254,7 @@ def _result_names(one: Aggregate) -> list[str]:
 def summands(stage: ComputeStage, rows: Rows, wanted: Sequence[Summand]) -> Steps[dict[Summand, RingVector]]:
     """Return one vector per summand, NULLs as 0.
 
-    Rounds: 2 if there are validity bits or Boolean amounts, 1 more for amounts with NULLs, 1 more for squares.
+    Rounds: 2 for every 64 validity bits and Boolean amounts, 1 more for amounts with NULLs, 1 more for squares.
     Sent: 16 n bytes per party for each validity bit and each bit of a Boolean amount, 8 n for each amount with NULLs and each square.
     Security, errors: as `values_to_ring`, `multiply_all`.  Leaks: n and widths.
     """
