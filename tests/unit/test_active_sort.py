@@ -139,8 +139,11 @@ def test_levels_of_many_comparisons_are_compared_in_blocks(security, pivots, mon
         ("passive", 2, 1, 1 << 18),
         ("passive", 10**5, 7, 1 << 20),
         ("passive", 3 * 10**6, 1, 750_016),
-        ("active", 3 * 10**6, 1, 1_500_032),
+        ("active", 10**6, 1, 500_032),
+        ("active", 3 * 10**6, 1, 1 << 20),
+        ("passive", 10**7, 1, 1 << 20),
         ("passive", 3 * 10**6, 7, 1_500_032),
+        ("active", 10**7, 7, 1 << 22),
     ],
 )
 def test_blocks_are_large_enough_for_few_rounds_and_in_proportion_to_the_rows(security, count, pivots, size):

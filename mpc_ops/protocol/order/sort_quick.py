@@ -25,10 +25,12 @@ __all__ = ["LEAST_BLOCK", "NUMBER", "KeyWords", "block_size", "compared", "opene
 LEAST_BLOCK = 1 << 18
 """Comparisons of a block, at least, times (1 + pivots) / 2: who takes more pivots wants fewer rounds, and gives memory for them."""
 _BLOCKS = 4
-"""With one pivot in a passive session a block has at least this part of the rows, so that a level has a bounded number of blocks.
+"""With one pivot in a passive session a block has this part of the rows, so that a level has few blocks.
 
 Twice as much with more pivots, and in an active session, where the proofs of a block cost more rounds than itself.
 """
+_MOST_BLOCK = 1 << 20
+"""Comparisons of a block, at most, times (1 + pivots) / 2: then its bytes weigh more than its rounds, and memory need not grow."""
 _LATE = 2
 """Rounds between blocks. The first two steps hold most of a block's planes: so no two blocks are in them at the same time."""
 
@@ -82,7 +84,8 @@ def quick_order(flow: Flow, words: KeyWords, pivots: int) -> Steps[Places]:
 def block_size(security: str, count: int, pivots: int) -> int:
     """Return how many comparisons are made at a time: whole words, enough that a block's bytes weigh more than its rounds."""
     part = _BLOCKS if (security, pivots) == ("passive", 1) else _BLOCKS // 2
-    return -(-max(LEAST_BLOCK * (1 + pivots) // 2, count // part) // WORD_BITS) * WORD_BITS
+    least, most = (limit * (1 + pivots) // 2 for limit in (LEAST_BLOCK, _MOST_BLOCK))
+    return -(-min(max(least, count // part), most) // WORD_BITS) * WORD_BITS
 
 
 def opened_bits(flow: Flow, blocks: Sequence[BooleanPlanes]) -> Steps[NDArray[np.bool_]]:
