@@ -243,9 +243,9 @@ SHUFFLE = Program(
 CORE: dict[str, Program] = {one.name: one for one in (LOGIC, PRODUCTS, COUNTERS, CONVERSIONS, FLOW, BATCHES, SHUFFLE)}
 """Programs that a test run attacks in every way."""
 PROGRAMS: dict[str, Program] = {**CORE, **{one.name: one for one in (*TABLES, *RELATIONAL, *NULLS, CHECKPOINT)}}
-"""All programs that have published vectors."""
+"""Programs of the core, of tables and of checkpoints."""
 ATTACKED: dict[str, Program] = {**PROGRAMS, **{one.name: one for one in PRIMITIVES}}
-"""All programs: `make adversary`."""
+"""All programs: `make adversary`; all of them have published vectors (`tests/vectors/table_vectors.py`)."""
 LARGE = ("join many", "join many, one pair", "quantile")
 """Programs whose runs take long: left out of a test run."""
 SMALLER = {"join many": "join many, one pair"}

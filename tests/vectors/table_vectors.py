@@ -6,6 +6,7 @@ the other two, which the same file determines.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy as np
 from mpc_ops.protocol.core.flow import ActiveFlow
 from mpc_ops.protocol.core.own_input import input_of_all
 from tests.support.adversary import Program
-from tests.support.attacked import PROGRAMS
+from tests.support.attacked import ATTACKED
 
-__all__ = ["OWN_VALUES", "TABLE_PROGRAMS", "slug"]
+__all__ = ["ELSEWHERE", "OWN_VALUES", "TABLE_PROGRAMS", "slug"]
 
 _NAMES = {
     "counters": ("flags", "weights"),
@@ -24,6 +25,7 @@ _NAMES = {
     "batches": ("x", "y", "a"),
     "daBits": ("bit",),
     "gate": ("members", "measures"),
+    "gate of owners": ("members of 0", "members of 1", "measures"),
 }
 """Names of the inputs of programs that are no tables."""
 
@@ -44,16 +46,16 @@ OWN = Program(
     "own input", ((),), lambda _inputs, _seed: [], _own, lambda _inputs, _position: [list(own) for own in OWN_VALUES]
 )
 
-_OPERATIONS = ("logic", "products", "shuffle")
-"""Programs whose operations have vectors of their own."""
+ELSEWHERE = ("logic", "products", "shuffle", "own inputs")
+"""Programs whose operations have vectors of their own: `engine_vectors.PROGRAMS`, and `OWN` without gates."""
 TABLE_PROGRAMS: dict[str, Program] = {
     program.name: replace(program, names=program.names or _NAMES.get(program.name, ()))
-    for program in (*PROGRAMS.values(), OWN)
-    if program.name not in _OPERATIONS
+    for program in (*ATTACKED.values(), OWN)
+    if program.name not in ELSEWHERE
 }
 """By name."""
 
 
 def slug(name: str) -> str:
     """Return the name of a program's file."""
-    return "engine_" + name.lower().replace("-", "_").replace(" ", "_")
+    return "engine_" + re.sub(r"[^a-z0-9]+", "_", name.lower())

@@ -25,9 +25,10 @@ from mpc_ops.protocol.core.terms import PartyKeys, SessionTerms
 from mpc_ops.randomness import PairKeys
 from mpc_ops.ring import from_bytes
 from tests.support.adversary import Case, plain_of, step_kind, traitor
+from tests.support.attacked import ATTACKED
 from tests.support.kernels import needs_compiled
-from tests.vectors.engine_vectors import PROGRAMS, SEED, SHUFFLE, operations
-from tests.vectors.table_vectors import TABLE_PROGRAMS, slug
+from tests.vectors.engine_vectors import FREE, PROGRAMS, SEED, SHUFFLE, operations
+from tests.vectors.table_vectors import ELSEWHERE, TABLE_PROGRAMS, slug
 
 HERE = Path(__file__).parent
 ALL = {**PROGRAMS, "shuffle": SHUFFLE, **TABLE_PROGRAMS}
@@ -87,6 +88,8 @@ def shares_of(data, position: int) -> list[BooleanShare | RingShare]:
 def as_numbers(value):
     if isinstance(value, list):
         return [as_numbers(one) for one in value]
+    if isinstance(value, dict):
+        return {name: as_numbers(one) for name, one in value.items()}
     return int(value) if isinstance(value, str) else value
 
 
@@ -139,6 +142,16 @@ def test_results_are_those_of_the_plaintext(name: str) -> None:
     program, data = TABLE_PROGRAMS[name], load(name)
     for position in range(3):
         assert as_numbers(data["results"][position]) == plain_of(program.plain(program.cases[0], position))
+
+
+def test_every_program_of_the_adversary_is_published() -> None:
+    """And those run every protocol that sends something: tests/adversary/test_registry.py."""
+    assert set(ATTACKED) - set(ALL) == set(ELSEWHERE) - {"shuffle"}
+
+
+def test_every_form_of_message_has_a_bad_one() -> None:
+    forms = {step_kind(address.step) for name in ALL for address in messages(name)}
+    assert forms - {step_kind(bad["step"]) for name in ALL for bad in load(name)["bad"]} == set(FREE)
 
 
 SENDING = {"exchange", "exchange_vouched", "evaluate", "and_many", "_and_taken"}
