@@ -36,6 +36,7 @@ __all__ = ["AccountServer", "fingerprint"]
 
 _PACKET_LIMIT = 320 << 10  # a write of 256 KiB and its header
 _READ_LIMIT = 256 << 10
+_OFFSET_LIMIT = 1 << 62
 _HANDLES_LIMIT = 64
 _CHANNELS_LIMIT = 1000  # in the life of a connection
 _SESSIONS_LIMIT = 4  # at once
@@ -283,6 +284,8 @@ class _Outgoing(_Handle):
         os.close(self._descriptor)
 
     def read(self, offset: int, length: int) -> Any:
+        if offset > _OFFSET_LIMIT:
+            return b""  # behind the end, and more than the system can be asked for
         return self._session.answer(lambda: os.pread(self._descriptor, min(length, _READ_LIMIT), offset))
 
     def write(self, offset: int, data: ReadableBuffer) -> int:
