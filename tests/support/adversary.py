@@ -52,7 +52,7 @@ class Program:
         limit_bytes: logged bytes at which a batch is proven.
         opening: whether a step's messages are openings of values that must have been verified.
         public: of the values that one opening tells, what must be the same for all cases.
-        ragged: beginnings of steps whose messages end in zero bits, since there are fewer rows than a word has.
+        ragged: beginnings of steps whose messages end in zero bits, since there are fewer rows than a word has, or say what is public.
         names: of the inputs, for published vectors.
     """
 
