@@ -23,7 +23,7 @@ from mpc_ops.errors import LocalProtocolError
 from mpc_ops.protocol.circuits import boolean
 from mpc_ops.protocol.circuits.boolean import and_many
 from mpc_ops.protocol.circuits.products import multiply, segment_sums
-from mpc_ops.protocol.core import opening, stage
+from mpc_ops.protocol.core import checkpoint, opening, stage
 from mpc_ops.protocol.core.flow import ActiveFlow
 from mpc_ops.protocol.core.opening import open_passive, open_to_all
 from mpc_ops.protocol.core.party import Party
@@ -52,6 +52,7 @@ from tests.support.adversary import (
     traitor,
 )
 from tests.support.attacked import BATCHES, FLOW, LOGIC, PRODUCTS, SHUFFLE
+from tests.support.attacked_resumed import CHECKPOINT
 from tests.support.products import prove, views
 from tests.support.share_shifts import local_truncations, truncations_of
 from tests.support.sim import Owner, Simulation
@@ -719,3 +720,23 @@ def test_gates_that_outlive_an_abort(monkeypatch) -> None:
     assert not case.judge(case.run(attack), attack).violations
     monkeypatch.setattr(AndLog, "wipe", lambda self: None)
     assert says(case.judge(case.run(attack), attack), "keeps and gates")
+
+
+# ---------------------------------------------------------------------------------------------- an honest party framed
+
+
+@pytest.mark.parametrize("corrupt", range(3))
+def test_claims_of_checkpoints_that_nobody_compares(monkeypatch, corrupt: int) -> None:
+    """Who claims other checkpoints to each lets the two others go on from different steps: each takes the other for the liar."""
+    case, none = Case(CHECKPOINT), bytes(8)
+    verdict = lie(case, corrupt, "checkpoints", body=none)
+    assert verdict.codes == {"CHECKPOINT_MISMATCH"}
+    assert not verdict.violations
+    common = checkpoint._common
+
+    def silent(*args):
+        start, claims = yield from common(*args)
+        return start, dict.fromkeys(claims, none)
+
+    monkeypatch.setattr(checkpoint, "_common", silent)
+    assert says(lie(case, corrupt, "checkpoints", body=none), "frames")
