@@ -23,14 +23,15 @@ from mpc_ops.protocol.circuits.counts import lane_parity, on_every_row
 from mpc_ops.protocol.circuits.divide import MAX_DIVISOR, divide_public
 from mpc_ops.protocol.circuits.products import dot, segment_sums, times_public
 from mpc_ops.protocol.core.flow import Flow
-from mpc_ops.protocol.core.party import Steps
+from mpc_ops.protocol.core.party import Steps, together
 from mpc_ops.protocol.core.rows import Column, RowIndex, Rows, zero_bits, zeros_like
-from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, public_like, repeat_plane
+from mpc_ops.protocol.core.shares import BooleanPlanes, RingVector, concat, public_like, repeat_plane
 from mpc_ops.protocol.core.stage import ComputeStage
 from mpc_ops.protocol.order.shuffle import shuffle
 from mpc_ops.protocol.order.sort import sort
 from mpc_ops.protocol.order.sort_keys import SortKey, check_keys, numbered, sort_planes
 from mpc_ops.protocol.order.sort_quick import NUMBER, KeyWords, block_size, compared, opened_bits
+from mpc_ops.ring.planes import public_planes
 
 __all__ = ["median_ranks", "quantile", "select", "select_places"]
 
@@ -64,8 +65,9 @@ def select(flow: Flow, rows: Rows, keys: Sequence[SortKey], ranks: Sequence[int]
         The rows, still shared. A median or quantile of values is a single record's value: whether it may be opened is
         for the report's terms to say.
 
-    Rounds and bytes: a shuffle; then for each level those of sort_quick.compared with blocks of `block_size` for keys of w bits (row
-        number included), and one opening of one bit for each comparison.
+    Rounds: those of `shuffle`, 1 if a key has NULLs, and those of `select_places` for keys of w + l bits; none without ranks. Row
+        numbers have l = ceil(log2 n) bits, at least 1, keys w with validity bits.
+    Sent: `shuffle` of all columns and l bits; 8 ceil(n/64) bytes per party for each bit of a key with NULLs; `select_places`.
     Security: as `less` and `flow.open`.
     Leaks: n, the widths, the ranks; the opened bits say nothing more.
 
@@ -87,7 +89,9 @@ def select(flow: Flow, rows: Rows, keys: Sequence[SortKey], ranks: Sequence[int]
 def select_places(flow: Flow, words: KeyWords, ranks: Sequence[int]) -> Steps[RowIndex]:
     """Return the public places of the rows at some ranks; keys are all different and stand in a secret random order.
 
-    Rounds, bytes, security: see `select`.  Leaks: those places, and bits about other rows, which say nothing if rows were shuffled.
+    Rounds, sent: for each level those of sort_quick.compared with blocks of `block_size`, and of the opening of one bit for each of its
+        comparisons.
+    Security: as `less` and `flow.open`.  Leaks: those places, and bits about other rows, which say nothing if rows were shuffled.
     """
     plan = _Plan(words.count, ranks)
     size = block_size(flow.security, words.count, 1)
@@ -232,9 +236,11 @@ def quantile(
     Returns:
         (a table of one row, a bit that says whether there was a valid row); all zeros if there was none, or no row at all.
 
-    Rounds and bytes: a sort; the valid rows' count (2 rounds, 16 n bytes per party), one division by b, its w bits (w = bits of
-        n), n equalities with row numbers (w - 1 ANDs), one AND a row and selected bit, and for ring columns B2A of n bits
-        and one dot product each.
+    Rounds, one after another, with w = ceil(log2 n), at least 1: the sort of the key, its validity and `columns`; 2 for the number of
+        valid rows; `divide_public` of one value by b in lowest terms; `ring_to_bits` of it, w bits; ceil(log2(w + 1)) for the row;
+        1, or 3 with ring columns (1 more for every further 64 of them). None for no row.
+    Sent: theirs; 16 n bytes per party for the number, 8 ceil(n/64) for each of w ANDs, and for each selected bit; with m > 0 ring
+        columns 16 n + 8 m.
     Security: as `sort`, `divide_public`, `and_many` and `multiply`.
     Leaks: n, the widths, a and b; what a sort leaks.
 
@@ -248,7 +254,7 @@ def quantile(
     if not rows.count:
         nothing = {name: zeros_like(column, 1) for name, column in rows.select(columns).columns.items()}
         return Rows(nothing), zero_bits(rows.bits(key.valid), 1)
-    ordered = yield from sort(flow, rows, [key])
+    ordered = yield from sort(flow, rows.select(dict.fromkeys([key.name, key.valid, *columns])), [key])
     stage, count = flow.stage, rows.count
     flags = yield from bits_to_ring(stage, ordered.bits(key.valid))
     number = segment_sums(flags, np.array([count], dtype=np.int64))
@@ -259,9 +265,10 @@ def quantile(
     width = max(1, (count - 1).bit_length())
     some = ordered.bits(key.valid)
     wanted = yield from ring_to_bits(stage, rank, width)
-    (here,) = yield from evaluate(stage, "rank", [equal_public(on_every_row(wanted, count), numbered(ordered))])
     # Without valid rows the rank is -1 and meets the last number if n is a power of two; no row of it is valid.
-    (chosen,) = yield from and_many(stage, "valid", [(here, some)])
+    numbers = np.concatenate([numbered(ordered), public_planes(1, 1, count)])
+    here = equal_public(concat([on_every_row(wanted, count), some]), numbers)
+    (chosen,) = yield from evaluate(stage, "rank", [here])
     found = yield from _chosen(stage, ordered.select(columns), chosen)
     return found, lane_parity(chosen, count)
 
@@ -285,15 +292,21 @@ def _lowest(part: tuple[int, int], count: int) -> tuple[int, int]:
 def _chosen(stage: ComputeStage, rows: Rows, chosen: BooleanPlanes) -> Steps[Rows]:
     """Return the one row whose bit is 1 as a table of one row; zeros if there is none."""
     bits = {name: column for name, column in rows.columns.items() if isinstance(column, BooleanPlanes)}
-    masked = yield from and_many(
-        stage, "chosen", [(column, repeat_plane(chosen, column.width)) for column in bits.values()]
+    ring = {name: column for name, column in rows.columns.items() if isinstance(column, RingVector)}
+    masked, summed = yield from together(
+        and_many(stage, "chosen", [(column, repeat_plane(chosen, column.width)) for column in bits.values()]),
+        _chosen_ring(stage, list(ring.values()), chosen),
     )
     picked: dict[str, Column] = {
         name: lane_parity(column, rows.count) for name, column in zip(bits, masked, strict=True)
     }
-    ring = {name: column for name, column in rows.columns.items() if isinstance(column, RingVector)}
-    if ring:
-        flag = yield from bits_to_ring(stage, chosen)
-        for name, column in ring.items():
-            picked[name] = yield from dot(stage, flag, column)
+    picked.update(zip(ring, summed, strict=True))
     return Rows({name: picked[name] for name in rows.names})
+
+
+def _chosen_ring(stage: ComputeStage, columns: Sequence[RingVector], chosen: BooleanPlanes) -> Steps[list[RingVector]]:
+    if not columns:
+        return []
+    flag = yield from bits_to_ring(stage, chosen)
+    result = yield from together(*(dot(stage, flag, column) for column in columns))
+    return result

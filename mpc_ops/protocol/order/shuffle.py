@@ -75,6 +75,8 @@ def shuffle(flow: Flow, rows: Rows) -> Steps[Rows]:
 def shuffle_in_stage(stage: ComputeStage, rows: Rows, skips: Mapping[str, int] = _NONE) -> Steps[Rows]:
     """Shuffle within a stage; as `shuffle`.
 
+    Rounds: as there.  Sent: as there, where a value whose s lowest bytes are left out takes 8 - s bytes, or 16 - s active.
+
     Args:
         stage: computing.
         rows: the rows.

@@ -35,8 +35,10 @@ def rows_travel(row_bits: int, number_bits: int, passes: int) -> bool:
 def radix_sort(flow: Flow, rows: Rows, keys: Sequence[SortKey]) -> Steps[Rows]:
     """Return the rows in stable order; see sort.sort. Keys have been checked and there are at least two rows.
 
-    Rounds: for each pass those of `digit_places` and of `move_to`; if rows do not travel, the last one is `move_numbered`.
-    Sent: likewise, for the columns that travel.
+    Rounds: 1 if a key has NULLs; for each pass those of `digit_places` and of `move_to`; if rows do not travel, the last move is
+        `move_numbered`.
+    Sent: likewise, and 8 ceil(n/64) bytes per party for each bit of a key with NULLs. With rows, or row numbers of ceil(log2 n) bits
+        (at least 1), the bits of the key travel that later passes take; whole rows in `move_numbered` are without them.
     Security: malicious with abort in an active session; each opened permutation stands behind a barrier and is uniformly random.
     Leaks: n and widths.
     """
