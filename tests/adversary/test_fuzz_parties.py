@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import FastAPI
 from msgspec.structs import replace as replace_struct
+from paramiko.sftp import SFTP_BAD_MESSAGE
 
 from local_stores.receive.client import ApiClient, Reply
 from local_stores.snapshot.record import ContributionId, signatures
@@ -462,6 +464,32 @@ def test_what_dishonest_parties_sign(name: str, signed: dict[str, Target]) -> No
 def test_the_api_of_a_group_operator(name: str, api: dict[str, Target]) -> None:
     assert set(api) == set(API)
     fuzz(api[name], runs=RUNS.get(name, 200), seconds=SECONDS, seed=SEED)
+
+
+@pytest.mark.timeout(20)
+def test_a_packet_that_announces_more_than_it_holds_is_answered_at_once(tmp_path: Path) -> None:
+    """Attributes are counted by the client: 2^32 of them in a packet of 40 bytes would be read for hours."""
+    sent: list[bytes] = []
+
+    class Answered(Channel):
+        def send(self, data: bytes) -> int:
+            sent.append(bytes(data))
+            return len(data)
+
+    spool = AccountSpool(tmp_path, "de-a", SftpLimits())
+    extended, many = 0x80000000, (1 << 32) - 1
+    for request in (
+        packet(3, 7, b"inbox/x.part", 0x1A, extended, many),
+        packet(14, 7, b"inbox", extended, many),
+        packet(4, 7),
+    ):
+        channel = Answered(packet(1, 3) + request)
+        server = Strict(channel, "sftp", None, _Session, DropBox(spool), "de-a")
+        server.start_subsystem("sftp", channel.get_transport(), channel)
+        server.finish_subsystem()
+        number, code = struct.unpack(">II", sent[-1][5:13])
+        assert (sent[-1][4], number, code) == (101, 7, SFTP_BAD_MESSAGE)
+    assert not list(spool.inbox.iterdir())
 
 
 @NO_LIMIT

@@ -19,6 +19,7 @@ from paramiko.sftp import (
     CMD_NAMES,
     CMD_OPENDIR,
     CMD_VERSION,
+    SFTP_BAD_MESSAGE,
     SFTP_FAILURE,
     SFTP_NO_SUCH_FILE,
     SFTP_OK,
@@ -296,6 +297,23 @@ class _Outgoing(_Handle):
         return _attributes(Entry("", found.st_size, int(found.st_mtime), is_folder=False))
 
 
+class _ShortPacketError(Exception):
+    pass
+
+
+class _Packet(Message):
+    """A packet that ends where it ends.
+
+    paramiko reads zero bytes for ever behind it, so that a count of 2^32 attributes in a short packet keeps a core busy for hours.
+    """
+
+    def get_bytes(self, n: int) -> bytes:
+        found = self.packet.read(n)
+        if len(found) < n:
+            raise _ShortPacketError
+        return found
+
+
 class _BoundedSFTPServer(paramiko.SFTPServer):
     """paramiko's server with bounds on packets and handles, texts in statuses, and without its extensions."""
 
@@ -343,7 +361,10 @@ class _BoundedSFTPServer(paramiko.SFTPServer):
         if t == CMD_OPENDIR and len(self.folder_table) >= _HANDLES_LIMIT:
             self._send_status(request_number, SFTP_FAILURE, "HANDLES_FULL: too many open folders")
             return
-        super()._process(t, request_number, msg)  # type: ignore[misc]
+        try:
+            super()._process(t, request_number, _Packet(msg.get_remainder()))  # type: ignore[misc]
+        except _ShortPacketError:
+            self._send_status(request_number, SFTP_BAD_MESSAGE, "the packet ends before its fields")
 
     def finish_subsystem(self) -> None:
         # Handles first: closing them makes complete files durable before the drop box forgets what has no name.
