@@ -339,7 +339,7 @@ DOCUMENTS = (
 )  # fmt: skip
 PACKS = ("file of a pack", "notice in a pack")
 FILES = ("CSV file", "Excel file", "Parquet file")
-NO_LIMIT = pytest.mark.timeout(0 if SECONDS else 60)
+LIMIT = pytest.mark.timeout(3 * SECONDS + 120 if SECONDS else 60)
 
 
 @pytest.fixture(scope="module")
@@ -353,21 +353,21 @@ def made_documents(tmp_path_factory) -> dict[str, Target]:
     return {target.name: target for target in documents(tmp_path_factory.mktemp("fuzz"))}
 
 
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", BYTES)
 def test_bytes_of_peers_and_owners(name: str, made_bytes: dict[str, Target]) -> None:
     assert set(made_bytes) == set(BYTES)
     fuzz(made_bytes[name], runs=300, seconds=SECONDS, seed=SEED)
 
 
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_of_all_parties(name: str, made_documents: dict[str, Target]) -> None:
     assert set(made_documents) == set(DOCUMENTS)
     fuzz(made_documents[name], runs=200, seconds=SECONDS, seed=SEED)
 
 
-@NO_LIMIT
+@LIMIT
 def test_evidence_packs(tmp_path: Path) -> None:
     for target in evidence_packs(tmp_path):
         assert target.name in PACKS
@@ -376,7 +376,7 @@ def test_evidence_packs(tmp_path: Path) -> None:
 
 # Arrow hands a row of the wrong length over as text; where it is none, Arrow reports that and refuses the file by itself.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_an_owner(name: str, tmp_path: Path) -> None:
     made = {target.name: target for target in files_of_an_owner(tmp_path)}

@@ -41,7 +41,7 @@ from tests.support.fuzz import Target, fuzz
 
 SECONDS = float(os.environ["FUZZ_SECONDS"]) if os.environ.get("FUZZ_SECONDS") else None
 SEED = os.environ.get("FUZZ_SEED", "0")
-NO_LIMIT = pytest.mark.timeout(0 if SECONDS else 60)
+LIMIT = pytest.mark.timeout(3 * SECONDS + 120 if SECONDS else 60)
 BIG_BODY = (1 << 28) + (16 << 20)
 """A head may announce a body of 2^28 bytes: room for it is reserved, and taken page by page as bytes arrive."""
 
@@ -286,14 +286,14 @@ def made() -> dict[str, Target]:
     return {target.name: target for make in makers for target in make()}
 
 
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_messages_of_the_engine(name: str, made: dict[str, Target]) -> None:
     assert set(made) == SMALL
     fuzz(made[name], runs=300, seconds=SECONDS, seed=SEED)
 
 
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", sorted(RUNS))
 def test_any_message_of_a_running_protocol(name: str, monkeypatch) -> None:
     small_proofs(monkeypatch)

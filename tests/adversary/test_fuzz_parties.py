@@ -62,7 +62,7 @@ from tests.support.transport import Party, Recorder
 
 SECONDS = float(os.environ["FUZZ_SECONDS"]) if os.environ.get("FUZZ_SECONDS") else None
 SEED = os.environ.get("FUZZ_SEED", "0")
-NO_LIMIT = pytest.mark.timeout(0 if SECONDS else 60)
+LIMIT = pytest.mark.timeout(3 * SECONDS + 120 if SECONDS else 60)
 
 
 def text(data: bytes) -> str:
@@ -444,7 +444,7 @@ def api(made, tmp_path_factory) -> dict[str, Target]:
     return {target.name: target for target in api_of(tmp_path_factory.mktemp("world"), made)}
 
 
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", TLS)
 def test_keys_and_certificates(name: str, tmp_path: Path) -> None:
     targets = {target.name: target for target in certificates(tmp_path)}
@@ -452,14 +452,14 @@ def test_keys_and_certificates(name: str, tmp_path: Path) -> None:
     fuzz(targets[name], runs=300, seconds=SECONDS, seed=SEED)
 
 
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", SIGNED)
 def test_what_dishonest_parties_sign(name: str, signed: dict[str, Target]) -> None:
     assert set(signed) == set(SIGNED)
     fuzz(signed[name], runs=RUNS.get(name, 200), seconds=SECONDS, seed=SEED)
 
 
-@NO_LIMIT
+@LIMIT
 @pytest.mark.parametrize("name", API)
 def test_the_api_of_a_group_operator(name: str, api: dict[str, Target]) -> None:
     assert set(api) == set(API)
@@ -492,7 +492,7 @@ def test_a_packet_that_announces_more_than_it_holds_is_answered_at_once(tmp_path
     assert not list(spool.inbox.iterdir())
 
 
-@NO_LIMIT
+@LIMIT
 def test_sftp_packets(tmp_path: Path) -> None:
     (target,) = sftp(tmp_path)
     fuzz(target, runs=300, seconds=SECONDS, seed=SEED)
