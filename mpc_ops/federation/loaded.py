@@ -22,6 +22,7 @@ from mpc_ops.envelope.schema import decode, encode
 from mpc_ops.errors import ConfigError
 from mpc_ops.federation.contract import check_contract
 from mpc_ops.federation.model import Cluster, DirectoryEntry, FederationTerms, Membership, Operator, Owner, Region
+from mpc_ops.federation.pki import check_pin
 from mpc_ops.federation.rulepack import RulePack, check_pack
 from mpc_ops.ids import Digest, check_name
 
@@ -101,7 +102,11 @@ class Federation:
         )
 
     def with_directory(self, envelopes: Iterable[Envelope]) -> Federation:
-        """Return a copy with verified directory entries; for one party the highest version wins."""
+        """Return a copy with verified directory entries; for one party the highest version wins.
+
+        Raises:
+            ConfigError: DIRECTORY_FOREIGN, CERTIFICATE_INVALID, or what decoding and signatures raise.
+        """
         entries, kept = dict(self.directory), dict(self.envelopes)
         for envelope in envelopes:
             entry = decode(envelope.payload, DirectoryEntry, what="directory entry")
@@ -110,6 +115,10 @@ class Federation:
                     "DIRECTORY_FOREIGN", "directory entry belongs to other federation terms", ids={"party": entry.party}
                 )
             envelope.require({entry.party: self.identity(entry.party)}, Purpose.DIRECTORY)
+            for pin in (
+                entry.tls_cas
+            ):  # here, before the entry is stored: later it would keep this operator's server from starting
+                check_pin(pin, entry.party)
             if entry.party not in entries or entries[entry.party].version < entry.version:
                 entries[entry.party], kept[entry.party] = entry, envelope
         return Federation(

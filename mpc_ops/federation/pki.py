@@ -31,6 +31,7 @@ __all__ = [
     "Leaf",
     "PartyId",
     "SshKey",
+    "check_pin",
     "create_ca",
     "create_ssh_key",
     "issue_leaf",
@@ -242,6 +243,23 @@ def read_certificate(der: bytes) -> x509.Certificate:
         return x509.load_der_x509_certificate(der)
     except _UNREADABLE:  # the TLS library lets more through
         raise ConfigError("CERTIFICATE_INVALID", "a certificate cannot be read") from None
+
+
+def check_pin(pem: str, party: str) -> None:
+    """Insist that an entry's pinned authority is one PEM certificate; raise ConfigError CERTIFICATE_INVALID naming the party."""
+    try:
+        found = len(x509.load_pem_x509_certificates(pem.encode("utf-8")))
+    except _UNREADABLE:
+        found = 0
+    if found != 1:
+        raise ConfigError(
+            "CERTIFICATE_INVALID",
+            "a party's own authority is not one PEM certificate",
+            expected="one",
+            got=found,
+            ids={"party": party},
+            hint="The party signs its directory entry again, from its own CA's file",
+        )
 
 
 def load_certificate(path: Path) -> x509.Certificate:

@@ -14,6 +14,7 @@ from mpc_ops.envelope.dsse import Envelope
 from mpc_ops.envelope.keys import IdentityKey, Purpose
 from mpc_ops.envelope.schema import encode, to_plain
 from mpc_ops.errors import ConfigError, EvidenceError
+from mpc_ops.federation import pki
 from mpc_ops.federation.cards import directory_entry
 from mpc_ops.federation.loaded import DIRECTORY_TYPE, MEMBERSHIP_TYPE, Federation, check_terms, read_file
 from mpc_ops.federation.model import Cluster, DirectoryEntry, FederationTerms, Membership, Operator, Region
@@ -262,6 +263,24 @@ def put(folder: Path, envelope: Envelope, name: str = "de-1") -> Path:
     path = folder / "directory" / f"{name}.dsse"
     path.write_bytes(envelope.to_bytes())
     return path
+
+
+@pytest.mark.parametrize(
+    "pins", [[""], ["no certificate"], ["-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"]]
+)
+def test_an_entry_whose_authority_is_no_certificate_is_refused_before_it_is_used(made, folder, pins) -> None:
+    put(folder, entry(made, tls_cas=pins, version=2))
+    with pytest.raises(ConfigError, match=r"CERTIFICATE_INVALID.*party=de-1"):
+        Federation.load(folder)
+
+
+def test_a_pin_is_one_certificate_and_no_more(made, folder) -> None:
+    pem = pki.create_ca("de-1").certificate
+    put(folder, entry(made, tls_cas=[pem + pem], version=2))
+    with pytest.raises(ConfigError, match=r"CERTIFICATE_INVALID.*got 2"):
+        Federation.load(folder)
+    put(folder, entry(made, tls_cas=[pem], version=2))
+    assert Federation.load(folder).entry("de-1").tls_cas == [pem]
 
 
 def test_an_entry_for_other_terms_is_refused(made: MadeFederation, folder: Path) -> None:
