@@ -78,8 +78,9 @@ def test_every_workload_has_figures_at_its_own_size_and_peers_know_no_other():
 
 
 def test_a_line_is_the_median_of_the_repeats_and_the_peak_of_the_first():
-    first = Run(9.0, 9.0, 100, 90, 3, 50.0, 40.0)
-    runs = [Run(seconds, 1.0, 100, 90, 3, 70.0, 60.0) for seconds in (5.0, 1.0, 3.0)]
+    first = Run(9.0, 9.0, 100, 90, 3, 50.0, 40.0, 2.0)
+    runs = [Run(seconds, 1.0, 100, 90, 3, 70.0, 60.0, 2.0) for seconds in (5.0, 1.0, 3.0)]
+    assert first.times_shares == 5.0
     line = record("W4/32", 10, "active", "numpy", first=first, runs=runs, link=None)
     assert line == {
         "workload": "W4", "n": 10, "key_bits": 32, "security": "active", "backend": "numpy", "seconds": 3.0,
