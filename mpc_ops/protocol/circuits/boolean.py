@@ -94,8 +94,9 @@ def _and_taken(stage: ComputeStage, step: str, pairs: list[tuple[B, B]]) -> Step
     inbound = yield from stage.exchange(step, to_prev=as_body(own), expect_next=words * LANE_BYTES)
     z = (own, from_body(inbound.from_next, words))
     if isinstance(stage, ActiveStage):
+        log = stage.log(AndLog)
         for part, x, y in operands:
-            stage.log(AndLog).add(x, y, (z[0][part], z[1][part]), (masks[0][part], masks[1][part]))
+            log.add(x, y, (z[0][part], z[1][part]), (masks[0][part], masks[1][part]))
         # Proofs take as much memory as operands: what is not needed any more goes first.
         del operands, masks, x, y
         yield from stage.settle()

@@ -117,13 +117,10 @@ def less(x: B, y: B) -> Circuit[B, B]:
     ANDs per value: 3 w - 2 - ceil(log2 w); depth 1 + ceil(log2 w).
     """
     _check_pair(x, y)
-    wanted, propagate = [(invert(x), y)], invert(xor(x, y))
+    adding = _sum_carry(invert(x), y)
     # Sorts compare millions of values at a time: what the next step does not need goes before it, here and below.
     del x, y
-    (generate,) = yield wanted
-    nodes = _nodes(generate, propagate)
-    del generate, propagate
-    result = yield from _tree(nodes)
+    result = yield from adding
     return result
 
 
