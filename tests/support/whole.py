@@ -385,6 +385,17 @@ class Whole:
         found = [signed.expect(State) for signed in self.notices(name, "state", run=str(run["run_id"]))]
         return {f"{one.operator}@{one.cluster}": one for one in found}
 
+    def careless_run(self, manifest: bytes, run: Mapping[str, Any], *, waits_for: int) -> dict[str, State]:
+        """Let nl-1 pass on what the others would not have taken; return at least so many of their signed states."""
+        with self.faulty("nl-1", "careless"):
+            until(lambda: self.running.api("nl-1").put(manifest).status_code in {200, 201})
+
+            def others() -> dict[str, State] | None:
+                found = {key: one for key, one in self.states("ch-1", run).items() if "nl-1" not in key}
+                return found if len(found) >= waits_for else None
+
+            return until(others)
+
     def refusal(self, report: Report, period: str, digest: str, owner: str, operator: str) -> Rejected:
         """Wait for an operator's rejection of an owner's notice."""
 
